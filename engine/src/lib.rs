@@ -1,0 +1,9 @@
+//! The rules of keytrail, as pure functions.
+//!
+//! Nothing here reads a clock, draws a random number, waits, logs or opens a
+//! file. What a rule must know arrives in its command. That is what lets
+//! `replay` run any past day again and get the same answer.
+
+pub mod codec;
+pub mod ids;
+pub mod machine;

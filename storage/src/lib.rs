@@ -1,0 +1,3 @@
+//! The log on disk: record format, journal, sequencer, sled, recovery.
+
+pub mod record;
