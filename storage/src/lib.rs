@@ -1,3 +1,4 @@
 //! The log on disk: record format, journal, sequencer, sled, recovery.
 
+pub mod block;
 pub mod record;
