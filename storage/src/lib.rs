@@ -2,8 +2,10 @@
 
 pub mod block;
 pub mod fold;
+mod logtree;
 pub mod open;
 pub mod reader;
 pub mod record;
 pub mod sequencer;
 pub mod state;
+mod trouble;
