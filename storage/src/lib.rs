@@ -2,8 +2,13 @@
 
 pub mod block;
 pub mod disk;
+pub mod fold;
 pub mod journal;
 pub mod keys;
 pub mod lock;
 pub mod memory;
+pub mod open;
+pub mod reader;
 pub mod record;
+pub mod sequencer;
+pub mod state;
