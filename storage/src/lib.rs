@@ -1,8 +1,13 @@
 //! The log on disk: record format, journal, sequencer, sled, recovery.
 
 pub mod block;
+pub mod disk;
 pub mod fold;
+pub mod journal;
+pub mod keys;
+pub mod lock;
 mod logtree;
+pub mod memory;
 pub mod open;
 pub mod reader;
 pub mod record;
