@@ -14,12 +14,13 @@ pub(crate) struct Trouble {
     fatal: Fatal,
     /// Where a damaged `store/` is noted, so that the next start makes it again.
     damage_note: PathBuf,
+    noted: AtomicBool,
     dead: AtomicBool,
 }
 
 impl Trouble {
     pub(crate) fn new(fatal: Fatal, damage_note: PathBuf) -> Self {
-        Self { fatal, damage_note, dead: AtomicBool::new(false) }
+        Self { fatal, damage_note, noted: AtomicBool::new(false), dead: AtomicBool::new(false) }
     }
 
     /// Whether the store has been given up.
@@ -41,15 +42,25 @@ impl Trouble {
         if self.is_dead() {
             return;
         }
+        self.note_damage(what);
+        self.stop(&format!(
+            "the store is damaged: {what}; the log is not: start again to make the store from it"
+        ));
+    }
+
+    /// Notes damage of what is derived from the log, for the next start to make
+    /// it again. Going on meanwhile is the caller's choice.
+    pub(crate) fn note_damage(&self, what: &str) {
+        if self.noted.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        tracing::error!("the store is damaged, the next start makes it again: {what}");
         // Without the note the next start still compares state with its sum.
         if let Err(error) = std::fs::write(&self.damage_note, what)
             .and_then(|()| std::fs::File::open(&self.damage_note)?.sync_all())
         {
             tracing::error!(%error, "the damage of the store could not be noted");
         }
-        self.stop(&format!(
-            "the store is damaged: {what}; the log is not: start again to make the store from it"
-        ));
     }
 
     /// The answer of sled, which reports damage as an error or as a panic.
