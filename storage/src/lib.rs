@@ -1,6 +1,9 @@
 //! The log on disk: record format, journal, sequencer, sled, recovery.
 
+mod behind;
 pub mod block;
+mod database;
+mod deadlines;
 pub mod disk;
 pub mod fold;
 pub mod journal;
@@ -13,4 +16,5 @@ pub mod reader;
 pub mod record;
 pub mod sequencer;
 pub mod state;
+mod snapshot;
 mod trouble;
