@@ -6,4 +6,10 @@
 
 pub mod codec;
 pub mod ids;
+pub mod key;
 pub mod machine;
+pub mod seal;
+pub mod signature;
+pub mod terms;
+pub mod transcript;
+pub mod version;
