@@ -147,6 +147,8 @@ pub struct ActivationRequestedV1 {
     pub application: Id,
     /// The activation.
     pub activation: Id,
+    /// Whether the registration has keys already.
+    pub again: bool,
     /// Keyed hash of the activation code; the key is outside the log.
     pub code_hash: Bytes32,
     /// Keyed hash of the secret in the QR payload.
@@ -318,6 +320,8 @@ pub struct OperationCreatedV1 {
     pub context_hash: Bytes32,
     /// Hash of the data to sign, zeros if none.
     pub data_to_sign_hash: Bytes32,
+    /// Methods that may answer: asked for, allowed, and of that level.
+    pub offered: Vec<Method>,
     /// When it can no longer be answered.
     pub expires_at: Micros,
 }

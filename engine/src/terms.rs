@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// Declares closed sets of words; see the module.
 macro_rules! terms {
     ($(
         $(#[$about:meta])*
