@@ -23,6 +23,10 @@ pub fn genesis(origin: &str) -> Chain {
     blake3::derive_key("keytrail 2026-11 log genesis v1", origin.as_bytes())
 }
 
+/// The longest block, as the length of its frames in bytes: 255 records (the
+/// most that one command makes) of the greatest length fit.
+pub const GROUP_BYTES_MAX: usize = 16 << 20;
+
 /// The records of one group commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
@@ -69,6 +73,33 @@ impl Block {
     /// The encoded records in order. Ends early at a frame that is cut short.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         frames(&self.frames)
+    }
+
+    /// What every log checks before it writes: that the caller knows where the
+    /// log ends, and that this is a block which belongs there.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::Conflict`] and [`AppendError::Malformed`].
+    pub fn follows(&self, actual: &Head, expect: &Head) -> Result<(), AppendError> {
+        if actual != expect {
+            return Err(AppendError::Conflict { actual: *actual });
+        }
+        if self.first.0 != actual.size || self.prev != actual.chain {
+            return Err(AppendError::Malformed("it follows another head"));
+        }
+        if self.count == 0 {
+            return Err(AppendError::Malformed("it has no records"));
+        }
+        if self.frames.len() > GROUP_BYTES_MAX {
+            return Err(AppendError::Malformed("it is too long"));
+        }
+        let (count, len) =
+            self.records().fold((0, 0), |(count, len), record| (count + 1, len + 4 + record.len()));
+        if count != self.count || len != self.frames.len() {
+            return Err(AppendError::Malformed("its frames do not fill it"));
+        }
+        Ok(())
     }
 
     /// Checks everything that can be checked without another block: frames,
@@ -144,6 +175,10 @@ pub enum AppendError {
         /// Where the log really is.
         actual: Head,
     },
+    /// The bytes are no block, or longer than [`GROUP_BYTES_MAX`]. Nothing was
+    /// written; whoever made the block is wrong.
+    #[error("no block: {0}")]
+    Malformed(&'static str),
     /// No space left. Nothing was written; the log can still be read.
     #[error("no space left for the log")]
     Full,

@@ -1,0 +1,114 @@
+//! Logs for tests: one in memory, and one that fails as told.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use engine::ids::Position;
+
+use crate::block::{self, AppendError, Block, BlockLog, Head};
+
+/// A log in memory. Clones share the content, as if it had been opened again.
+#[derive(Clone)]
+pub struct MemoryLog(Arc<Mutex<Content>>);
+
+struct Content {
+    head: Head,
+    records: Vec<Vec<u8>>,
+}
+
+impl MemoryLog {
+    /// An empty log with this origin line.
+    #[must_use]
+    pub fn new(origin: &str) -> Self {
+        let head = Head { size: 0, chain: block::genesis(origin) };
+        Self(Arc::new(Mutex::new(Content { head, records: Vec::new() })))
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlockLog for MemoryLog {
+    fn head(&self) -> Head {
+        self.content().head
+    }
+
+    fn append(&mut self, expect: &Head, block: &Block) -> Result<Head, AppendError> {
+        let mut content = self.content();
+        block.follows(&content.head, expect)?;
+        content.records.extend(block.records().map(<[u8]>::to_vec));
+        content.head = block.head();
+        Ok(content.head)
+    }
+
+    fn read(&self, from: Position, limit: usize) -> io::Result<Vec<Vec<u8>>> {
+        let content = self.content();
+        let start = usize::try_from(from.0).unwrap_or(usize::MAX);
+        Ok(content.records.iter().skip(start).take(limit).cloned().collect())
+    }
+}
+
+/// What becomes of one append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It works.
+    Works,
+    /// No space: nothing is written, the log goes on.
+    Full,
+    /// It fails before anything was written.
+    FailsBefore,
+    /// It is written, and then reported as failed.
+    FailsAfter,
+}
+
+/// Wraps a log whose appends go as told; when the list ends, they work.
+/// After a failure every append fails, as [`BlockLog::append`] promises.
+pub struct FlakyLog<L> {
+    log: L,
+    fates: VecDeque<Fate>,
+    failed: bool,
+}
+
+impl<L: BlockLog> FlakyLog<L> {
+    /// `log`, whose next appends go as `fates` say.
+    pub fn new(log: L, fates: impl IntoIterator<Item = Fate>) -> Self {
+        Self { log, fates: fates.into_iter().collect(), failed: false }
+    }
+
+    /// The wrapped log, as a restart finds it.
+    pub fn into_inner(self) -> L {
+        self.log
+    }
+
+    fn fail(&mut self) -> AppendError {
+        self.failed = true;
+        AppendError::Io(io::Error::other("the disk does not answer"))
+    }
+}
+
+impl<L: BlockLog> BlockLog for FlakyLog<L> {
+    fn head(&self) -> Head {
+        self.log.head()
+    }
+
+    fn append(&mut self, expect: &Head, block: &Block) -> Result<Head, AppendError> {
+        if self.failed {
+            return Err(self.fail());
+        }
+        match self.fates.pop_front().unwrap_or(Fate::Works) {
+            Fate::Works => self.log.append(expect, block),
+            Fate::Full => Err(AppendError::Full),
+            Fate::FailsBefore => Err(self.fail()),
+            Fate::FailsAfter => {
+                self.log.append(expect, block)?;
+                Err(self.fail())
+            }
+        }
+    }
+
+    fn read(&self, from: Position, limit: usize) -> io::Result<Vec<Vec<u8>>> {
+        self.log.read(from, limit)
+    }
+}
