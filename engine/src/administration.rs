@@ -20,8 +20,7 @@ pub(crate) fn start_log(look: Look, event_id: Id, want: &StartLog) -> Decided {
     if !look.system().origin.is_empty() {
         return Err(Refusal::AlreadyStarted);
     }
-    let started =
-        LogStartedV1 { origin: want.origin.clone(), software: want.software.clone() };
+    let started = LogStartedV1 { origin: want.origin.clone(), software: want.software.clone() };
     let first_key = ApiKeyCreatedV1 {
         by: None,
         role: UserRole::Administrator,
@@ -122,8 +121,8 @@ pub(crate) fn exhaust_code_budget(
     exhausted: CodeBudgetExhaustedV1,
 ) -> Decided {
     let known = look.application(application).ok_or(Refusal::Unknown)?;
-    let covered = exhausted.scope == BudgetScope::Application
-        && known.codes_refused_until >= exhausted.until;
+    let covered =
+        exhausted.scope == BudgetScope::Application && known.codes_refused_until >= exhausted.until;
     if covered {
         return Ok(Vec::new());
     }

@@ -237,8 +237,7 @@ pub const PROPERTIES: &[Property] = &[
         name: "min_client_version",
         about: "Oldest client that is served at all, or null.",
         set: |config, value| {
-            config.min_client_version =
-                if value.is_null() { None } else { Some(version(value)?) };
+            config.min_client_version = if value.is_null() { None } else { Some(version(value)?) };
             Ok(())
         },
         get: |config| json!(config.min_client_version.as_ref().map(ToString::to_string)),

@@ -36,7 +36,7 @@ fn bytes_of(items: &[Value]) -> Option<Vec<u8>> {
 
 /// base64url without padding (RFC 4648 section 5).
 #[must_use]
-pub fn base64url(bytes: &[u8]) -> String {
+fn base64url(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let word = chunk.iter().fold(0_u32, |word, &byte| word << 8 | u32::from(byte));

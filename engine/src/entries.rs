@@ -503,3 +503,22 @@ impl Look<'_> {
         id.is_nil() || self.head(id).version > 0
     }
 }
+
+impl Entry {
+    /// Whether an entry of this kind belongs under `key`.
+    #[must_use]
+    pub fn fits(&self, key: &Key) -> bool {
+        match self {
+            Self::System(_) => matches!(key, Key::System),
+            Self::Application(_) => matches!(key, Key::Application(_)),
+            Self::ApiKey(_) => matches!(key, Key::ApiKey(_)),
+            Self::Registration(_) => matches!(key, Key::Registration(_)),
+            Self::Activation(_) => matches!(key, Key::Activation(_)),
+            Self::Operation(_) => matches!(key, Key::Operation(_)),
+            Self::Code(_) => matches!(key, Key::Code(_)),
+            Self::Request { .. } => matches!(key, Key::Request(_)),
+            Self::Deadline => matches!(key, Key::Deadline(_)),
+            Self::Memory { .. } => matches!(key, Key::Memory(_)),
+        }
+    }
+}

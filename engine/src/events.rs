@@ -18,9 +18,7 @@ use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, LockReason,
     OperationState, ReasonGiven, Strategy, UserRole,
 };
-use crate::terms::{
-    Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict,
-};
+use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
 
 /// 32 bytes: a hash, a challenge, a binding.
 pub type Bytes32 = [u8; 32];

@@ -19,7 +19,9 @@ use crate::events::{
 use crate::ids::{Id, Micros, Position};
 use crate::machine::{Change, Entries, Record, StreamHead};
 use crate::operation::NOISE_WINDOW_S;
-use crate::reasons::{ActivationState, BudgetScope, CancelReason, OperationState, RegistrationState};
+use crate::reasons::{
+    ActivationState, BudgetScope, CancelReason, OperationState, RegistrationState,
+};
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult};
 
 /// How long something that is over stays in state, in seconds: an operation and
@@ -113,10 +115,7 @@ impl Changes<'_> {
 
     /// The stream's head once this record is in it.
     fn head(&self) -> StreamHead {
-        StreamHead {
-            version: self.record.stream_version + 1,
-            last: Some(self.record.position),
-        }
+        StreamHead { version: self.record.stream_version + 1, last: Some(self.record.position) }
     }
 
     fn position(&self) -> Position {
@@ -285,10 +284,7 @@ impl Changes<'_> {
             judged: None,
             cancel_reason: None,
         };
-        self.put(
-            Key::Activation(payload.activation),
-            Entry::Activation(Arc::new(activation)),
-        );
+        self.put(Key::Activation(payload.activation), Entry::Activation(Arc::new(activation)));
         if payload.again {
             self.registration(|registration| registration.activation = Some(payload.activation));
         } else {

@@ -52,9 +52,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
                 secret_hash: created.secret_hash,
             })
         }
-        Event::ClockStepped(payload) => {
-            Want::NoteClockStep { from: payload.from, to: payload.to }
-        }
+        Event::ClockStepped(payload) => Want::NoteClockStep { from: payload.from, to: payload.to },
         Event::RefusalsCounted(payload) => Want::CountRefusals(*payload),
         Event::ApiKeyCreated(payload) => Want::CreateApiKey(CreateApiKey {
             by: payload.by.ok_or(orphan)?,

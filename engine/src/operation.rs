@@ -182,7 +182,8 @@ fn judge(
         Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
         None => HardwareCheck::without_key(registration.hw_key_impossible),
     };
-    let failure = failure(registration, want, check, check.under(config.hw_key_validation_strategy));
+    let failure =
+        failure(registration, want, check, check.under(config.hw_key_validation_strategy));
     // A wrong PIN shows up beside a key that verifies; noise has none. Where the
     // lack of a key decides, nothing the user typed does, so nothing counts.
     let any_key_verified =
@@ -298,9 +299,7 @@ pub(crate) fn expire(look: Look, at: Micros, event_id: Id, id: Id) -> Decided {
 }
 
 fn expire_now(event_id: Id, operation: &Operation, id: Id) -> Decided {
-    Plan::new(event_id)
-        .event(operation.registration, OperationExpiredV1 { operation: id })
-        .done()
+    Plan::new(event_id).event(operation.registration, OperationExpiredV1 { operation: id }).done()
 }
 
 pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -> Decided {
@@ -319,10 +318,7 @@ pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -
     if has_passed(operation.expires_at, at) {
         return expire_now(event_id, &operation, id);
     }
-    let cancelled = OperationCancelledV1 {
-        by: by.clone(),
-        operation: id,
-        reason: CancelReason::Requested,
-    };
+    let cancelled =
+        OperationCancelledV1 { by: by.clone(), operation: id, reason: CancelReason::Requested };
     Plan::new(event_id).event(operation.registration, cancelled).done()
 }

@@ -101,7 +101,8 @@ pub(crate) fn has_passed(deadline: Micros, at: Micros) -> bool {
 
 /// Refuses text that is empty, longer than `max` characters, or has control characters.
 pub(crate) fn label(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
-    let fits = !text.is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control);
+    let fits =
+        !text.is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control);
     let expected = "must have 1 to 64 characters, none of them a control character";
     if fits { Ok(()) } else { Err(Refusal::Invalid { field, expected }) }
 }

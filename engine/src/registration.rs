@@ -184,8 +184,7 @@ fn acceptable(application: &Application, keys: &KeySetV1) -> Result<(), Refusal>
     if methods.iter().any(|method| !application.config.allowed_methods.contains(method)) {
         return invalid("must be for allowed methods");
     }
-    let points: Vec<_> =
-        keys.software.iter().map(|slot| slot.key).chain(keys.hardware).collect();
+    let points: Vec<_> = keys.software.iter().map(|slot| slot.key).chain(keys.hardware).collect();
     // One key in two parts would let one proof stand for two.
     if has_repeats(&points) { invalid("must differ from each other") } else { Ok(()) }
 }
@@ -268,12 +267,7 @@ fn previous_key_signed(registration: &Registration, want: &FinishActivation) -> 
         .any(|key| proof(&want.verifications, Role::Previous, key) == Some(Verdict::Valid))
 }
 
-pub(crate) fn expire_activation(
-    look: Look,
-    at: Micros,
-    event_id: Id,
-    id: Id,
-) -> Decided {
+pub(crate) fn expire_activation(look: Look, at: Micros, event_id: Id, id: Id) -> Decided {
     let activation = look.activation(id).ok_or(Refusal::Unknown)?;
     match activation.state {
         ActivationState::Requested | ActivationState::Started
@@ -336,11 +330,7 @@ fn cancelled(
 }
 
 /// The registration, if the caller may manage it.
-fn managed(
-    look: Look,
-    by: &Actor,
-    id: Id,
-) -> Result<std::sync::Arc<Registration>, Refusal> {
+fn managed(look: Look, by: &Actor, id: Id) -> Result<std::sync::Arc<Registration>, Refusal> {
     // An unknown registration has no application: ask for one that does not exist.
     let registration = look.registration(id);
     let application = registration.as_ref().map_or(Id::NIL, |known| known.application);
@@ -348,13 +338,7 @@ fn managed(
     registration.ok_or(Refusal::Unknown)
 }
 
-pub(crate) fn lock(
-    look: Look,
-    event_id: Id,
-    by: &Actor,
-    id: Id,
-    reason: ReasonGiven,
-) -> Decided {
+pub(crate) fn lock(look: Look, event_id: Id, by: &Actor, id: Id, reason: ReasonGiven) -> Decided {
     let registration = managed(look, by, id)?;
     match registration.state {
         RegistrationState::Active => (),
@@ -396,8 +380,7 @@ pub(crate) fn deactivate(
     if registration.state == RegistrationState::Deactivated {
         return Ok(Vec::new());
     }
-    let plan =
-        Plan::new(event_id).event(id, RegistrationDeactivatedV1 { by: by.clone(), reason });
+    let plan = Plan::new(event_id).event(id, RegistrationDeactivatedV1 { by: by.clone(), reason });
     let cause = CancelReason::RegistrationDeactivated;
     let plan = cancelled(plan, id, registration.activation, by, cause);
     registration

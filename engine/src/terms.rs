@@ -81,6 +81,8 @@ macro_rules! terms {
     )+ };
 }
 
+pub(crate) use terms;
+
 terms! {
     /// What a transcript is for.
     Purpose {
