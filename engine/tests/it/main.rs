@@ -3,7 +3,9 @@
 
 mod agreement;
 mod nist;
+mod rules;
 mod transcripts;
+mod world;
 mod wycheproof;
 
 use std::path::{Path, PathBuf};
