@@ -1,9 +1,13 @@
 //! The rules against what others have published: Wycheproof's and NIST's
 //! vectors, a second library, and a second encoder.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod agreement;
 mod nist;
 mod rules;
+mod scripts;
+mod stored;
 mod transcripts;
 mod world;
 mod wycheproof;

@@ -245,7 +245,7 @@ fn a_key_set_needs_device_and_distinct_keys_for_allowed_methods() {
         activate(keys)
     };
     for want in [
-        bad(|keys| drop(keys.keys.software.remove(0))),
+        bad(|keys| keys.keys.software.truncate(0)),
         bad(|keys| keys.keys.software[1].method = Method::Device),
         bad(|keys| keys.keys.software[1].method = Method::DeviceBiometric),
         bad(|keys| keys.keys.software[1].key = keys.keys.software[0].key),
@@ -263,7 +263,7 @@ fn every_software_key_must_prove_that_the_device_holds_it() {
         let mut keys = world.started(None, "3.8");
         match verdict {
             Some(verdict) => keys.verifications[1].verdict = verdict,
-            None => drop(keys.verifications.remove(1)),
+            None => keys.verifications.retain(|checked| checked.method != Method::DevicePin),
         }
         let id = world.registration_of(&keys);
         let activation = keys.activation;
