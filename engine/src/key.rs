@@ -184,3 +184,109 @@ fn point(sec1: &[u8]) -> Result<PublicKey, KeyError> {
     let sec1 = encoded.as_bytes().try_into().map_err(|_| KeyError::NotOnCurve)?;
     Ok(PublicKey { sec1 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    /// The base point of P-256 (SP 800-186 section 3.2.1.3): the key of private key 1.
+    const BASE: KeyBytes = KeyBytes {
+        x: *b"\x6b\x17\xd1\xf2\xe1\x2c\x42\x47\xf8\xbc\xe6\xe5\x63\xa4\x40\xf2\
+              \x77\x03\x7d\x81\x2d\xeb\x33\xa0\xf4\xa1\x39\x45\xd8\x98\xc2\x96",
+        y: *b"\x4f\xe3\x42\xe2\xfe\x1a\x7f\x9b\x8e\xe7\xeb\x4a\x7c\x0f\x9e\x16\
+              \x2b\xce\x33\x57\x6b\x31\x5e\xce\xcb\xb6\x40\x68\x37\xbf\x51\xf5",
+    };
+
+    fn base() -> PublicKey {
+        BASE.check().unwrap()
+    }
+
+    #[test]
+    fn the_id_is_the_hash_of_the_uncompressed_subject_public_key_info() {
+        let id = "5cd252fb0ce8932436faf8ccd1040981b89ee4ad6b9fe9e2a2b7e71aacb27cd3";
+        assert_eq!(base().id().to_string(), id);
+        let compressed = [&[0x03][..], &BASE.x].concat();
+        assert_eq!(PublicKey::from_bytes(&compressed).unwrap().id().to_string(), id);
+    }
+
+    #[test]
+    fn what_is_not_one_of_the_four_forms_is_refused() {
+        let (sec1, spki) = (*base().sec1(), base().spki_der());
+        let with = |bytes: &[u8], at: usize, byte: u8| {
+            let mut changed = bytes.to_vec();
+            changed[at] = byte;
+            changed
+        };
+        let hybrid = with(&sec1, 0, 0x07);
+        let identity = vec![0];
+        let compact = [&[0x05][..], &BASE.x].concat();
+        let bare = [BASE.x, BASE.y].concat();
+        let cases = [
+            ("nothing", vec![]),
+            ("the point at infinity", identity),
+            ("a hybrid point", hybrid),
+            ("a compact point", compact),
+            ("coordinates without a tag", bare),
+            ("a point with a byte too many", [&sec1[..], &[0]].concat()),
+            ("a point with a byte too few", sec1[..64].to_vec()),
+            ("an uncompressed tag on a compressed length", with(&sec1[..33], 0, 0x04)),
+            ("a compressed tag on an uncompressed length", with(&sec1, 0, 0x02)),
+            ("trailing bytes after the DER", [&spki[..], &[0]].concat()),
+            ("a truncated DER", spki[..90].to_vec()),
+            ("another curve", with(&spki, 22, 0x06)),
+            ("another algorithm", with(&spki, 12, 0x02)),
+            ("unused bits", with(&spki, 25, 0x01)),
+            ("DER in DER", [&spki[..26], &spki[..65]].concat()),
+        ];
+        for (what, bytes) in cases {
+            assert_eq!(PublicKey::from_bytes(&bytes), Err(KeyError::Encoding), "{what}");
+        }
+    }
+
+    #[test]
+    fn length_is_judged_first_and_exactly() {
+        assert_eq!(PublicKey::from_bytes(&[0x30; KEY_MAX]), Err(KeyError::Encoding));
+        assert_eq!(PublicKey::from_bytes(&[0x30; KEY_MAX + 1]), Err(KeyError::TooLong));
+    }
+
+    #[test]
+    fn a_point_beside_the_curve_is_refused_in_every_form() {
+        let mut beside = *base().sec1();
+        beside[64] ^= 1;
+        let mut spki = base().spki_der();
+        spki[90] ^= 1;
+        // 5³ − 3·5 + b has a root, 1³ − 3·1 + b has none.
+        let mut no_root = [0; 33];
+        (no_root[0], no_root[32]) = (0x02, 0x01);
+        let prime = "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff";
+        let out_of_range: Vec<u8> = std::iter::once(0x02)
+            .chain((0..64).step_by(2).map(|at| u8::from_str_radix(&prime[at..at + 2], 16).unwrap()))
+            .collect();
+        for bytes in [&beside[..], &spki, &no_root, &out_of_range] {
+            assert_eq!(PublicKey::from_bytes(bytes), Err(KeyError::NotOnCurve), "{bytes:02x?}");
+        }
+        let zeros = KeyBytes { x: [0; 32], y: [0; 32] };
+        assert_eq!(zeros.check(), Err(KeyError::NotOnCurve));
+    }
+
+    #[test]
+    fn the_stored_form_is_64_bytes_and_is_checked_again() {
+        let stored = codec::encode(&base().to_stored());
+        assert_eq!(stored, [BASE.x, BASE.y].concat());
+        let read: KeyBytes = codec::decode(&stored).unwrap();
+        assert_eq!(read.check(), Ok(base()));
+        let damaged = KeyBytes { y: BASE.x, ..BASE };
+        assert_eq!(damaged.check(), Err(KeyError::NotOnCurve));
+    }
+
+    #[test]
+    fn the_dummy_is_a_key_that_came_from_a_hash() {
+        let x: [u8; 32] = Sha256::digest(b"keytrail/dummy-key/v1/1").into();
+        let compressed = [&[0x02][..], &x].concat();
+        assert_eq!(PublicKey::from_bytes(&compressed), Ok(PublicKey::dummy()));
+        // Zero is no candidate: its hash is no x of the curve.
+        let zero: [u8; 32] = Sha256::digest(b"keytrail/dummy-key/v1/0").into();
+        assert!(PublicKey::from_bytes(&[&[0x02][..], &zero].concat()).is_err());
+    }
+}

@@ -12,6 +12,8 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Id, Micros, Position};
 
 /// A decided event, not yet numbered.
@@ -55,7 +57,7 @@ pub struct Record {
 }
 
 /// How far a stream has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StreamHead {
     /// Records in the stream: the version its next record gets.
     pub version: u64,

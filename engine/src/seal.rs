@@ -107,3 +107,96 @@ fn record_key(subject_key: &[u8; 32], binding: &Binding) -> LessSafeKey {
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: [u8; 32] = [0x0b; 32];
+
+    fn binding() -> Binding {
+        Binding {
+            event_id: Id([1; 16]),
+            stream: Id([2; 16]),
+            event_type: 0x0304,
+            schema: 0x0506,
+            subject: Id([7; 16]),
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// If this fails, old records no longer open.
+    #[test]
+    fn a_stored_sealed_part_opens_for_ever() {
+        let sealed = seal(&KEY, &binding(), b"a person");
+        assert_eq!(hex(&sealed), "3918c60e5ca4f76f06da6474b78dbf65a19e071f95ea0cad");
+        assert_eq!(open(&KEY, &binding(), &sealed).unwrap(), b"a person");
+    }
+
+    #[test]
+    fn the_binding_has_every_field_in_its_place() {
+        let expected =
+            [&b"keytrail/sealed-part/v1\0"[..], &[1; 16], &[2; 16], &[3, 4, 5, 6], &[7; 16]];
+        assert_eq!(binding().bytes()[..], expected.concat());
+    }
+
+    #[test]
+    fn a_part_opens_in_no_other_record_and_under_no_other_key() {
+        let sealed = seal(&KEY, &binding(), b"a person");
+        let elsewhere = [
+            Binding { event_id: Id([9; 16]), ..binding() },
+            Binding { stream: Id([9; 16]), ..binding() },
+            Binding { event_type: 9, ..binding() },
+            Binding { schema: 9, ..binding() },
+            Binding { subject: Id([9; 16]), ..binding() },
+        ];
+        for other in elsewhere {
+            assert_eq!(open(&KEY, &other, &sealed), Err(Unopenable), "{other:?}");
+        }
+        for bit in 0..256 {
+            let mut key = KEY;
+            key[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(open(&key, &binding(), &sealed), Err(Unopenable), "key bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused() {
+        let sealed = seal(&KEY, &binding(), b"a person");
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(open(&KEY, &binding(), &damaged), Err(Unopenable), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            assert_eq!(open(&KEY, &binding(), &sealed[..length]), Err(Unopenable), "{length}");
+        }
+        let longer = [&sealed[..], &[0]].concat();
+        assert_eq!(open(&KEY, &binding(), &longer), Err(Unopenable));
+    }
+
+    #[test]
+    fn equal_plaintexts_of_two_events_look_unrelated() {
+        let other = Binding { event_id: Id([9; 16]), ..binding() };
+        let (one, two) = (seal(&KEY, &binding(), &[0; 64]), seal(&KEY, &other, &[0; 64]));
+        assert!(one.iter().zip(&two).filter(|(a, b)| a == b).count() < 20);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens(
+            key: [u8; 32],
+            event_id: [u8; 16],
+            plaintext in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let binding = Binding { event_id: Id(event_id), ..binding() };
+            let sealed = seal(&key, &binding, &plaintext);
+            prop_assert_eq!(sealed.len(), plaintext.len() + OVERHEAD);
+            prop_assert_eq!(open(&key, &binding, &sealed), Ok(plaintext));
+        }
+    }
+}

@@ -110,3 +110,106 @@ fn scalar(contents: &[u8]) -> Result<[u8; 32], Malformed> {
     // one encoding begins with 0 and ends there.
     if value < ORDER { Ok(value) } else { Err(Malformed) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const R: [u8; 3] = [0x02, 0x01, 0x01];
+
+    /// A signature whose r is 1 and whose s has these contents, lengths right.
+    fn with_s(contents: &[u8]) -> Vec<u8> {
+        let s = [&[0x02, contents.len() as u8], contents].concat();
+        [&[0x30, (R.len() + s.len()) as u8], &R[..], &s].concat()
+    }
+
+    /// The same with the places of r and s changed.
+    fn with_r(contents: &[u8]) -> Vec<u8> {
+        let r = [&[0x02, contents.len() as u8], contents].concat();
+        [&[0x30, (R.len() + r.len()) as u8], &r[..], &R].concat()
+    }
+
+    fn order(last: u8) -> Vec<u8> {
+        [&[0], &ORDER[..31], &[last]].concat()
+    }
+
+    #[test]
+    fn both_ends_of_the_range_are_read_and_their_neighbours_are_not() {
+        for (contents, readable) in [
+            (vec![0x00], false),
+            (vec![0x01], true),
+            (vec![0x7f], true),
+            (vec![0x00, 0x80], true),
+            (order(0x50), true),
+            (order(0x51), false),
+            (order(0x52), false),
+            ([&[0], &[0xff; 32][..]].concat(), false),
+            (vec![0x01; 32], true),
+            (vec![0x01; 33], false),
+            ([&[0], &[0x80; 33][..]].concat(), false),
+        ] {
+            assert_eq!(read(&with_s(&contents)).is_ok(), readable, "s = {contents:02x?}");
+            assert_eq!(read(&with_r(&contents)).is_ok(), readable, "r = {contents:02x?}");
+        }
+    }
+
+    #[test]
+    fn numbers_arrive_padded_to_32_bytes_each() {
+        let fixed = read(&with_s(&[0x00, 0x80])).unwrap();
+        assert_eq!(fixed[..32], [&[0; 31][..], &[0x01]].concat());
+        assert_eq!(fixed[32..], [&[0; 31][..], &[0x80]].concat());
+        assert_eq!(read(&with_r(&order(0x50))).unwrap()[..31], ORDER[..31]);
+    }
+
+    #[test]
+    fn every_departure_from_der_is_malformed() {
+        let good = with_s(&[0x01]);
+        assert_eq!(good, [0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0x01]);
+        assert!(read(&good).is_ok());
+        let cases: [(&str, &[u8]); 20] = [
+            ("nothing", &[]),
+            ("a lonely tag", &[0x30]),
+            ("an empty sequence", &[0x30, 0x00]),
+            ("no s", &[0x30, 0x03, 0x02, 0x01, 0x01]),
+            ("not a sequence", &[0x31, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0x01]),
+            ("r not an integer", &[0x30, 0x06, 0x03, 0x01, 0x01, 0x02, 0x01, 0x01]),
+            ("s not an integer", &[0x30, 0x06, 0x02, 0x01, 0x01, 0x04, 0x01, 0x01]),
+            ("a third integer", &[0x30, 0x09, 2, 1, 1, 2, 1, 1, 2, 1, 1]),
+            ("bytes after the end", &[0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0x01, 0x00]),
+            ("bytes inside after s", &[0x30, 0x07, 0x02, 0x01, 0x01, 0x02, 0x01, 0x01, 0x00]),
+            ("sequence too long", &[0x30, 0x07, 0x02, 0x01, 0x01, 0x02, 0x01, 0x01]),
+            ("sequence too short", &[0x30, 0x05, 0x02, 0x01, 0x01, 0x02, 0x01, 0x01]),
+            ("long form of a short length", &[0x30, 0x81, 0x06, 2, 1, 1, 2, 1, 1]),
+            ("long form for r", &[0x30, 0x07, 0x02, 0x81, 0x01, 0x01, 0x02, 0x01, 0x01]),
+            ("indefinite length", &[0x30, 0x80, 2, 1, 1, 2, 1, 1, 0, 0]),
+            ("an integer without contents", &[0x30, 0x05, 0x02, 0x00, 0x02, 0x01, 0x01]),
+            ("a negative r", &[0x30, 0x06, 0x02, 0x01, 0x80, 0x02, 0x01, 0x01]),
+            ("a negative s", &[0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0xff]),
+            ("a needless zero", &[0x30, 0x07, 0x02, 0x02, 0x00, 0x01, 0x02, 0x01, 0x01]),
+            ("two zeros", &[0x30, 0x08, 0x02, 0x03, 0x00, 0x00, 0x80, 0x02, 0x01, 0x01]),
+        ];
+        for (what, der) in cases {
+            assert_eq!(read(der), Err(Malformed), "{what}");
+            assert_eq!(verify(&PublicKey::dummy(), b"", der), Verdict::Malformed, "{what}");
+            assert_eq!(verify_independent(&PublicKey::dummy(), b"", der), Verdict::Malformed);
+        }
+    }
+
+    #[test]
+    fn every_proper_prefix_is_malformed() {
+        let longest = [&[0x30, 70][..], &with_s(&order(0x50))[5..], &with_s(&order(0x50))[5..]];
+        let longest = longest.concat();
+        assert_eq!(longest.len(), 72);
+        assert!(read(&longest).is_ok());
+        for length in 0..longest.len() {
+            assert_eq!(read(&longest[..length]), Err(Malformed), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_readable_signature_of_nobody_is_invalid() {
+        let der = with_s(&[0x01]);
+        assert_eq!(verify(&PublicKey::dummy(), b"", &der), Verdict::Invalid);
+        assert_eq!(verify_independent(&PublicKey::dummy(), b"", &der), Verdict::Invalid);
+    }
+}

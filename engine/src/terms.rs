@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// Declares closed sets of words; see the module.
 macro_rules! terms {
     ($(
         $(#[$about:meta])*
@@ -79,6 +80,8 @@ macro_rules! terms {
         }
     )+ };
 }
+
+pub(crate) use terms;
 
 terms! {
     /// What a transcript is for.

@@ -1,0 +1,524 @@
+//! State: what `decide` needs and no more, as a map from [`Key`] to [`Entry`].
+//!
+//! It holds clear parts, random ids and positions of sealed records, never
+//! what names a person. It is derived: deleting it loses nothing.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Keytrail;
+use crate::config::Config;
+use crate::events::{Bytes32, MethodKeyV1};
+use crate::ids::{Id, Micros, Position};
+use crate::key::KeyBytes;
+use crate::machine::{Entries, StreamHead};
+use crate::reasons::{
+    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind, LockReason,
+    OperationState, RegistrationState, UserRole,
+};
+use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
+
+/// Names a state entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Key {
+    /// An application.
+    Application(Id),
+    /// An activation code or QR secret, by its keyed hash.
+    Code(Bytes32),
+    /// A moment at which time itself must act.
+    Deadline(Deadline),
+    /// An API key.
+    ApiKey(Id),
+    /// Something over, in the order in which it is to be forgotten.
+    Memory(u64),
+    /// An operation.
+    Operation(Id),
+    /// An idempotent request.
+    Request([u8; 16]),
+    /// A registration.
+    Registration(Id),
+    /// The log itself.
+    System,
+    /// An activation.
+    Activation(Id),
+}
+
+/// A moment at which time itself must act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Deadline {
+    /// The moment: from then on the deadline has passed.
+    pub at: Micros,
+    /// What expires.
+    pub of: Expiring,
+}
+
+/// What expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Expiring {
+    /// An activation.
+    Activation(Id),
+    /// An operation.
+    Operation(Id),
+}
+
+impl Key {
+    /// First and last possible byte string of deadline keys, last excluded.
+    pub(crate) const DEADLINES: ([u8; 1], [u8; 1]) = (*b"D", *b"E");
+
+    /// The key as bytes, ordered as keys of one kind are.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        fn tagged(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+            let mut out = vec![tag];
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+            out
+        }
+        match self {
+            Self::Application(id) => tagged(b'A', &[&id.0]),
+            Self::Code(hash) => tagged(b'C', &[hash]),
+            Self::Deadline(Deadline { at, of }) => {
+                let (kind, id) = match of {
+                    Expiring::Activation(id) => (1, id),
+                    Expiring::Operation(id) => (2, id),
+                };
+                tagged(b'D', &[&at.0.to_be_bytes(), &[kind], &id.0])
+            }
+            Self::ApiKey(id) => tagged(b'K', &[&id.0]),
+            Self::Memory(number) => tagged(b'M', &[&number.to_be_bytes()]),
+            Self::Operation(id) => tagged(b'O', &[&id.0]),
+            Self::Request(id) => tagged(b'Q', &[id]),
+            Self::Registration(id) => tagged(b'R', &[&id.0]),
+            Self::System => vec![b'S'],
+            Self::Activation(id) => tagged(b'V', &[&id.0]),
+        }
+    }
+
+    /// The inverse of [`Key::bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (tag, rest) = bytes.split_first()?;
+        let id = || rest.try_into().ok().map(Id);
+        match tag {
+            b'A' => id().map(Self::Application),
+            b'C' => rest.try_into().ok().map(Self::Code),
+            b'D' => {
+                let (at, rest) = rest.split_first_chunk::<8>()?;
+                let (kind, rest) = rest.split_first()?;
+                let id = Id(rest.try_into().ok()?);
+                let of = match kind {
+                    1 => Expiring::Activation(id),
+                    2 => Expiring::Operation(id),
+                    _ => return None,
+                };
+                Some(Self::Deadline(Deadline { at: Micros(u64::from_be_bytes(*at)), of }))
+            }
+            b'K' => id().map(Self::ApiKey),
+            b'M' => rest.try_into().ok().map(u64::from_be_bytes).map(Self::Memory),
+            b'O' => id().map(Self::Operation),
+            b'Q' => rest.try_into().ok().map(Self::Request),
+            b'R' => id().map(Self::Registration),
+            b'S' => rest.is_empty().then_some(Self::System),
+            b'V' => id().map(Self::Activation),
+            _ => None,
+        }
+    }
+
+    /// The bytes between which the keys of one kind lie, for listing: first
+    /// included, last excluded.
+    #[must_use]
+    pub fn range(kind: KeyKind) -> ([u8; 1], [u8; 1]) {
+        let tag = match kind {
+            KeyKind::Application => b'A',
+            KeyKind::ApiKey => b'K',
+            KeyKind::Registration => b'R',
+            KeyKind::Operation => b'O',
+        };
+        ([tag], [tag + 1])
+    }
+}
+
+/// Kinds of keys that can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Applications.
+    Application,
+    /// API keys.
+    ApiKey,
+    /// Registrations.
+    Registration,
+    /// Operations that are not yet forgotten.
+    Operation,
+}
+
+/// The log itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct System {
+    /// How far the system stream has come.
+    pub head: StreamHead,
+    /// The origin line; empty before the first record.
+    pub origin: String,
+    /// The [`Key::Memory`] to be forgotten next.
+    pub memory_first: u64,
+    /// The [`Key::Memory`] to be given out next.
+    pub memory_next: u64,
+}
+
+/// An application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// How far its stream has come.
+    pub head: StreamHead,
+    /// A label for people.
+    pub name: String,
+    /// The service provider it belongs to.
+    pub service_provider: String,
+    /// Its configuration.
+    pub config: Config,
+    /// Counts changes of the configuration from 1.
+    pub config_version: u64,
+    /// Codes that wait to be redeemed.
+    pub live_codes: u64,
+    /// No code is taken before this moment.
+    pub codes_refused_until: Micros,
+    /// When it was created.
+    pub created_at: Micros,
+}
+
+/// An API key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// How far its stream has come.
+    pub head: StreamHead,
+    /// What its holder may do.
+    pub role: UserRole,
+    /// The service provider it acts for; empty for other roles.
+    pub service_provider: String,
+    /// A label for people.
+    pub name: String,
+    /// Keyed hash of the secret.
+    pub secret_hash: Bytes32,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// When it was made.
+    pub created_at: Micros,
+}
+
+/// A registration. Its moves are drawn in [`crate::registration`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// How far its stream has come.
+    pub head: StreamHead,
+    /// The application it belongs to.
+    pub application: Id,
+    /// The person it belongs to.
+    pub subject: Id,
+    /// Position of the record that holds the sealed user reference.
+    pub requested_in: Position,
+    /// Where it stands.
+    pub state: RegistrationState,
+    /// Why it is locked, if it is.
+    pub lock_reason: Option<LockReason>,
+    /// The activation under way, if there is one.
+    pub activation: Option<Id>,
+    /// Software keys by method.
+    pub software: Vec<MethodKeyV1>,
+    /// The hardware key.
+    pub hardware: Option<KeyBytes>,
+    /// Whether the device cannot have a hardware key, as recorded at activation.
+    pub hw_key_impossible: bool,
+    /// Whether the last re-activation was not proven by an old key.
+    pub unproven_device: bool,
+    /// Hash of the device token.
+    pub device_token_hash: Bytes32,
+    /// The client's version at activation.
+    pub client_version: String,
+    /// Position of the record that set the present keys.
+    pub keys_at: Position,
+    /// Counted failures.
+    pub failures: u32,
+    /// Start of the present window of failures that do not count.
+    pub noise_since: Micros,
+    /// Such failures in that window.
+    pub noise: u32,
+    /// Operations that can be answered, oldest first.
+    pub open_operations: Vec<Id>,
+    /// When it was requested.
+    pub created_at: Micros,
+    /// When it was last activated.
+    pub activated_at: Option<Micros>,
+    /// When it last authenticated successfully.
+    pub last_used_at: Option<Micros>,
+}
+
+impl Registration {
+    /// The software key of `method`.
+    #[must_use]
+    pub fn software_key(&self, method: Method) -> Option<&KeyBytes> {
+        self.software.iter().find(|slot| slot.method == method).map(|slot| &slot.key)
+    }
+
+    /// Whether it has a key for a method of two factors.
+    #[must_use]
+    pub fn has_two_factors(&self) -> bool {
+        self.software.iter().any(|slot| slot.method.level() == Level::TwoFactor)
+    }
+}
+
+/// An activation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activation {
+    /// The registration.
+    pub registration: Id,
+    /// The application.
+    pub application: Id,
+    /// Whether the registration had keys before.
+    pub again: bool,
+    /// Where it stands.
+    pub state: ActivationState,
+    /// Keyed hash of the activation code.
+    pub code_hash: Bytes32,
+    /// Keyed hash of the QR secret.
+    pub qr_hash: Bytes32,
+    /// Its present deadline: to redeem, then to finish.
+    pub expires_at: Micros,
+    /// When it was requested.
+    pub created_at: Micros,
+    /// What redeeming gave.
+    pub started: Option<Started>,
+    /// How it was judged.
+    pub judged: Option<JudgedActivation>,
+    /// What cancelled it.
+    pub cancel_reason: Option<CancelReason>,
+}
+
+/// What redeeming a code gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// What was redeemed.
+    pub with: CodeKind,
+    /// For whom redeeming can be repeated.
+    pub nonce_hash: Bytes32,
+    /// The challenge.
+    pub challenge: Bytes32,
+}
+
+/// How an activation was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgedActivation {
+    /// Digest of the request.
+    pub body_digest: Bytes32,
+    /// Why it failed, if it did.
+    pub failure: Option<ActivationFailure>,
+    /// What the device said of its hardware key.
+    pub hw_key_client_status: HwKeyClientStatus,
+    /// What the server found.
+    pub hw_key_server_result: HwKeyServerResult,
+    /// Whether the hardware key was stored.
+    pub hw_key_stored: bool,
+    /// A re-activation without proof by an old key.
+    pub unproven_device: bool,
+    /// The record.
+    pub position: Position,
+    /// When.
+    pub at: Micros,
+}
+
+/// An operation. Its moves are drawn in [`crate::operation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// The registration that answers it.
+    pub registration: Id,
+    /// The application.
+    pub application: Id,
+    /// Factors required.
+    pub level: Level,
+    /// Methods that may answer.
+    pub methods: Vec<Method>,
+    /// Hash of the context, zeros if none.
+    pub context_hash: Bytes32,
+    /// Hash of the data to sign, zeros if none.
+    pub data_to_sign_hash: Bytes32,
+    /// When it was created.
+    pub created_at: Micros,
+    /// Position of the record that holds the sealed context.
+    pub created_in: Position,
+    /// When it can no longer be answered.
+    pub expires_at: Micros,
+    /// Where it stands.
+    pub state: OperationState,
+    /// The one challenge, if it was not yet judged.
+    pub challenge: Option<Bytes32>,
+    /// The challenges that were judged.
+    pub attempts: Vec<Attempt>,
+    /// What the device last said of its hardware key.
+    pub hw_key_client_status: HwKeyClientStatus,
+    /// What the server last found of it.
+    pub hw_key_server_result: HwKeyServerResult,
+    /// When it ended.
+    pub ended_at: Option<Micros>,
+    /// What cancelled it.
+    pub cancel_reason: Option<CancelReason>,
+}
+
+/// A challenge that was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Digest of the request.
+    pub body_digest: Bytes32,
+    /// The method that answered.
+    pub method: Method,
+    /// What the user decided.
+    pub decision: Decision,
+    /// Why it failed, if it did.
+    pub failure: Option<AuthenticationFailure>,
+    /// Counted failures of the registration afterwards.
+    pub failures: u32,
+    /// Failures that were allowed.
+    pub failures_allowed: u32,
+    /// What became of the operation.
+    pub operation_state: OperationState,
+    /// The record.
+    pub position: Position,
+    /// When.
+    pub at: Micros,
+}
+
+/// A state entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// Under [`Key::System`].
+    System(System),
+    /// Under [`Key::Application`].
+    Application(#[serde(with = "shared")] Arc<Application>),
+    /// Under [`Key::ApiKey`].
+    ApiKey(#[serde(with = "shared")] Arc<ApiKey>),
+    /// Under [`Key::Registration`].
+    Registration(#[serde(with = "shared")] Arc<Registration>),
+    /// Under [`Key::Activation`].
+    Activation(#[serde(with = "shared")] Arc<Activation>),
+    /// Under [`Key::Operation`].
+    Operation(#[serde(with = "shared")] Arc<Operation>),
+    /// Under [`Key::Code`]: the activation that it redeems.
+    Code(Id),
+    /// Under [`Key::Request`]: where the answer stands.
+    Request {
+        /// What was asked under that key.
+        digest: [u8; 16],
+        /// The first record that it made.
+        position: Position,
+    },
+    /// Under [`Key::Deadline`].
+    Deadline,
+    /// Under [`Key::Memory`]: what to forget, and when.
+    Memory {
+        /// From then on it may be forgotten.
+        at: Micros,
+        /// What.
+        key: Key,
+    },
+}
+
+/// A shared value, stored as the value itself.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
+    }
+}
+
+/// Typed access to state.
+#[derive(Clone, Copy)]
+pub struct Look<'a>(pub &'a dyn Entries<Keytrail>);
+
+/// Declares one typed getter.
+macro_rules! getter {
+    ($name:ident, $kind:ident) => {
+        #[doc = concat!("The ", stringify!($name), " of this id, if there is one.")]
+        #[must_use]
+        pub fn $name(self, id: Id) -> Option<Arc<$kind>> {
+            match self.0.get(&Key::$kind(id)).as_deref() {
+                Some(Entry::$kind(entry)) => Some(Arc::clone(entry)),
+                Some(_) | None => None,
+            }
+        }
+    };
+}
+
+impl Look<'_> {
+    getter!(application, Application);
+    getter!(api_key, ApiKey);
+    getter!(registration, Registration);
+    getter!(activation, Activation);
+    getter!(operation, Operation);
+
+    /// The log itself.
+    #[must_use]
+    pub fn system(self) -> System {
+        match self.0.get(&Key::System).as_deref() {
+            Some(Entry::System(system)) => system.clone(),
+            Some(_) | None => System::default(),
+        }
+    }
+
+    /// The activation that a code or QR secret of this keyed hash redeems.
+    #[must_use]
+    pub fn code(self, hash: &Bytes32) -> Option<Id> {
+        match self.0.get(&Key::Code(*hash)).as_deref() {
+            Some(Entry::Code(activation)) => Some(*activation),
+            Some(_) | None => None,
+        }
+    }
+}
+
+impl Look<'_> {
+    /// How far `stream` has come.
+    #[must_use]
+    pub fn head(self, stream: Id) -> StreamHead {
+        if stream.is_nil() {
+            return self.system().head;
+        }
+        self.registration(stream)
+            .map(|entry| entry.head)
+            .or_else(|| self.application(stream).map(|entry| entry.head))
+            .or_else(|| self.api_key(stream).map(|entry| entry.head))
+            .unwrap_or_default()
+    }
+
+    /// Whether a stream of this id exists.
+    #[must_use]
+    pub fn is_stream(self, id: Id) -> bool {
+        id.is_nil() || self.head(id).version > 0
+    }
+}
+
+impl Entry {
+    /// Whether an entry of this kind belongs under `key`.
+    #[must_use]
+    pub fn fits(&self, key: &Key) -> bool {
+        match self {
+            Self::System(_) => matches!(key, Key::System),
+            Self::Application(_) => matches!(key, Key::Application(_)),
+            Self::ApiKey(_) => matches!(key, Key::ApiKey(_)),
+            Self::Registration(_) => matches!(key, Key::Registration(_)),
+            Self::Activation(_) => matches!(key, Key::Activation(_)),
+            Self::Operation(_) => matches!(key, Key::Operation(_)),
+            Self::Code(_) => matches!(key, Key::Code(_)),
+            Self::Request { .. } => matches!(key, Key::Request(_)),
+            Self::Deadline => matches!(key, Key::Deadline(_)),
+            Self::Memory { .. } => matches!(key, Key::Memory(_)),
+        }
+    }
+}

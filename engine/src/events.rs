@@ -1,0 +1,506 @@
+//! What can happen, as it stands in the log.
+//!
+//! Every type has a number and every payload a schema version; both are for
+//! ever. A payload that was released is never edited: a change is a new struct
+//! under a new schema version, with a pure upcaster. `tests/it/stored.rs` holds
+//! a sample of each and fails if one no longer reads.
+//!
+//! A clear part names nobody: it holds ids, public keys, signatures as they
+//! came, verdicts, and hashes whose salts are sealed. What names a person is in
+//! the sealed part; see [`crate::sealed`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::ids::{Id, Micros, Position};
+use crate::key::KeyBytes;
+use crate::reasons::{
+    ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, LockReason,
+    OperationState, ReasonGiven, Strategy, UserRole,
+};
+use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
+
+/// 32 bytes: a hash, a challenge, a binding.
+pub type Bytes32 = [u8; 32];
+
+/// Who asked over HTTP, and under which idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The API key that was used.
+    pub api_key: Id,
+    /// The request, if it carried an `Idempotency-Key`.
+    pub request: Option<RequestKey>,
+}
+
+/// An idempotent request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestKey {
+    /// Hash of API key id and `Idempotency-Key`.
+    pub id: [u8; 16],
+    /// Hash of method, path and body: another body under the same key is refused.
+    pub digest: [u8; 16],
+}
+
+/// The log begins. The first record of every log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStartedV1 {
+    /// The origin line: names this log in every checkpoint.
+    pub origin: String,
+    /// Version of the software that began it.
+    pub software: String,
+}
+
+/// The wall clock stepped against the monotonic one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockSteppedV1 {
+    /// Where the wall clock should have stood.
+    pub from: Micros,
+    /// Where it stood.
+    pub to: Micros,
+}
+
+/// Requests that were refused without a trace of their own, counted per window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalsCountedV1 {
+    /// Start of the window.
+    pub since: Micros,
+    /// Device requests without the right device token, or for nothing known.
+    pub not_recognised: u64,
+    /// Requests on challenges that were used, replaced or over.
+    pub not_live: u64,
+    /// Activation codes that matched nothing.
+    pub codes: u64,
+    /// Requests over a limit.
+    pub limited: u64,
+    /// API requests with wrong credentials.
+    pub credentials: u64,
+}
+
+/// An API key was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyCreatedV1 {
+    /// Who made it; none for the first, which the server makes.
+    pub by: Option<Actor>,
+    /// What its holder may do.
+    pub role: UserRole,
+    /// The service provider it acts for; empty unless the role is SERVICE_PROVIDER.
+    pub service_provider: String,
+    /// A label for people.
+    pub name: String,
+    /// Keyed hash of the secret; the key is outside the log.
+    pub secret_hash: Bytes32,
+}
+
+/// An API key was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyRevokedV1 {
+    /// Who revoked it.
+    pub by: Actor,
+}
+
+/// A property and its value as canonical JSON.
+pub type SetProperty = (String, String);
+
+/// An application was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationCreatedV1 {
+    /// Who created it.
+    pub by: Actor,
+    /// A label for people.
+    pub name: String,
+    /// The service provider it belongs to.
+    pub service_provider: String,
+    /// The properties that were given; all others have their defaults.
+    pub properties: Vec<SetProperty>,
+}
+
+/// An application's configuration changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationChangedV1 {
+    /// Who changed it.
+    pub by: Actor,
+    /// The version that this change makes; the first is 1.
+    pub version: u64,
+    /// The properties that were given.
+    pub properties: Vec<SetProperty>,
+}
+
+/// Wrong activation codes used up a budget; further ones are refused until the window ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeBudgetExhaustedV1 {
+    /// Whose budget: the application's or one source's.
+    pub scope: BudgetScope,
+    /// When codes are taken again.
+    pub until: Micros,
+    /// Wrong codes in the window.
+    pub failures: u32,
+}
+
+/// An activation was requested: a new registration, or new keys for an old one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivationRequestedV1 {
+    /// Who requested it.
+    pub by: Actor,
+    /// The application.
+    pub application: Id,
+    /// The activation.
+    pub activation: Id,
+    /// Whether the registration has keys already.
+    pub again: bool,
+    /// Keyed hash of the activation code; the key is outside the log.
+    pub code_hash: Bytes32,
+    /// Keyed hash of the secret in the QR payload.
+    pub qr_hash: Bytes32,
+    /// When the code can no longer be redeemed.
+    pub expires_at: Micros,
+}
+
+/// The code was redeemed; the activation's challenge was issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivationStartedV1 {
+    /// The activation.
+    pub activation: Id,
+    /// What was redeemed: the typed code or the QR payload.
+    pub with: CodeKind,
+    /// Hash of the client's nonce, for which redeeming can be repeated.
+    pub nonce_hash: Bytes32,
+    /// The challenge.
+    pub challenge: Bytes32,
+    /// The client's version as it declared it.
+    pub client_version: String,
+    /// When the activation can no longer be finished.
+    pub expires_at: Micros,
+}
+
+/// One signature that was checked: all that is needed to check it again, beside
+/// the transcript fields of the event it stands in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerificationV1 {
+    /// Which part the key played.
+    pub role: Role,
+    /// The authentication method in the transcript.
+    pub method: Method,
+    /// The public key; its id is the SHA-256 of its SubjectPublicKeyInfo.
+    pub key: KeyBytes,
+    /// The signature, byte for byte as it was received.
+    pub signature: Vec<u8>,
+    /// What the check found.
+    pub verdict: Verdict,
+}
+
+/// What the device declared with its signatures, as it stands in the transcript.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredV1 {
+    /// The client's version.
+    pub client_version: String,
+    /// How it says it fared with its hardware key.
+    pub hw_key_client_status: HwKeyClientStatus,
+    /// Binding to the channel, zeros if none.
+    pub channel_binding: Bytes32,
+    /// Hash of the client data, zeros if none.
+    pub client_data_hash: Bytes32,
+    /// Hash of the risk data, zeros if none.
+    pub risk_data_hash: Bytes32,
+}
+
+/// A software key and the method it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodKeyV1 {
+    /// The method.
+    pub method: Method,
+    /// Its public key.
+    pub key: KeyBytes,
+}
+
+/// The keys that an activation offered, in the order in which they were sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySetV1 {
+    /// Software keys.
+    pub software: Vec<MethodKeyV1>,
+    /// The hardware key, if one was offered.
+    pub hardware: Option<KeyBytes>,
+}
+
+/// An activation was judged, for better or worse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivationJudgedV1 {
+    /// The application.
+    pub application: Id,
+    /// The activation: the operation id of its transcripts.
+    pub activation: Id,
+    /// The challenge.
+    pub challenge: Bytes32,
+    /// What the device declared.
+    pub declared: DeclaredV1,
+    /// The keys it offered.
+    pub keys: KeySetV1,
+    /// Hash of the device token.
+    pub device_token_hash: Bytes32,
+    /// Hash of the attestation evidence, zeros if none.
+    pub attestation_hash: Bytes32,
+    /// Digest of the request: the same one again gets the same answer.
+    pub body_digest: Bytes32,
+    /// The signatures that were checked.
+    pub verifications: Vec<VerificationV1>,
+    /// The configuration in force.
+    pub config_version: u64,
+    /// The strategy in force.
+    pub strategy: Strategy,
+    /// What was found of the hardware key.
+    pub hw_key_server_result: HwKeyServerResult,
+    /// Whether the client counts as one that cannot have a hardware key.
+    pub hw_key_impossible: bool,
+    /// Whether the hardware key is now the registration's.
+    pub hw_key_stored: bool,
+    /// A re-activation without proof by an old key.
+    pub unproven_device: bool,
+    /// Why it failed; none if the registration is now active with these keys.
+    pub failure: Option<ActivationFailure>,
+}
+
+/// An activation was not finished in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivationExpiredV1 {
+    /// The activation.
+    pub activation: Id,
+}
+
+/// An activation was cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivationCancelledV1 {
+    /// Who cancelled it.
+    pub by: Actor,
+    /// The activation.
+    pub activation: Id,
+    /// What made it end.
+    pub reason: CancelReason,
+}
+
+/// A registration was locked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationLockedV1 {
+    /// Who locked it; none if the server did, after too many failures.
+    pub by: Option<Actor>,
+    /// Why.
+    pub reason: LockReason,
+}
+
+/// A registration was unlocked; its failures are forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationUnlockedV1 {
+    /// Who unlocked it.
+    pub by: Actor,
+}
+
+/// A registration came to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationDeactivatedV1 {
+    /// Who ended it.
+    pub by: Actor,
+    /// Why.
+    pub reason: ReasonGiven,
+}
+
+/// The service provider asked for an authentication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationCreatedV1 {
+    /// Who asked.
+    pub by: Actor,
+    /// The operation.
+    pub operation: Id,
+    /// Factors required.
+    pub level: Level,
+    /// Methods asked for; empty means any that reaches the level.
+    pub methods: Vec<Method>,
+    /// Lifetime asked for, in seconds; none means the application's.
+    pub lifetime_s: Option<u32>,
+    /// Hash of the context, zeros if none.
+    pub context_hash: Bytes32,
+    /// Hash of the data to sign, zeros if none.
+    pub data_to_sign_hash: Bytes32,
+    /// Methods that may answer: asked for, allowed, and of that level.
+    pub offered: Vec<Method>,
+    /// When it can no longer be answered.
+    pub expires_at: Micros,
+}
+
+/// A challenge was issued for an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeIssuedV1 {
+    /// The operation.
+    pub operation: Id,
+    /// The challenge.
+    pub challenge: Bytes32,
+    /// The client's version as it declared it.
+    pub client_version: String,
+}
+
+/// An answer to a challenge was judged, for better or worse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthenticationJudgedV1 {
+    /// The application.
+    pub application: Id,
+    /// The operation.
+    pub operation: Id,
+    /// The challenge: judged once and now used.
+    pub challenge: Bytes32,
+    /// Factors required.
+    pub level: Level,
+    /// Hash of the context, zeros if none.
+    pub context_hash: Bytes32,
+    /// Hash of the data to sign, zeros if none.
+    pub data_to_sign_hash: Bytes32,
+    /// The method that answered.
+    pub method: Method,
+    /// What the user decided.
+    pub decision: Decision,
+    /// What the device declared.
+    pub declared: DeclaredV1,
+    /// Digest of the request: the same one again gets the same answer.
+    pub body_digest: Bytes32,
+    /// Position of the record that set the keys judged against.
+    pub keys_at: Position,
+    /// The signatures that were checked.
+    pub verifications: Vec<VerificationV1>,
+    /// The configuration in force.
+    pub config_version: u64,
+    /// The strategy in force.
+    pub strategy: Strategy,
+    /// What was found of the hardware key.
+    pub hw_key_server_result: HwKeyServerResult,
+    /// Why it failed; none if it was accepted.
+    pub failure: Option<AuthenticationFailure>,
+    /// Whether the failure counts towards lockout.
+    pub counted: bool,
+    /// Counted failures of the registration from now on.
+    pub failures: u32,
+    /// Failures that the configuration in force allows.
+    pub failures_allowed: u32,
+    /// What became of the operation.
+    pub operation_state: OperationState,
+}
+
+/// An operation was not answered in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationExpiredV1 {
+    /// The operation.
+    pub operation: Id,
+}
+
+/// An operation was cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationCancelledV1 {
+    /// Who cancelled it.
+    pub by: Actor,
+    /// The operation.
+    pub operation: Id,
+    /// What made it end.
+    pub reason: CancelReason,
+}
+
+/// Bytes that are no event of this version of the software.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// The type or its schema version is not known.
+    #[error("unknown event type {event_type} schema {schema}")]
+    Unknown {
+        /// The type.
+        event_type: u16,
+        /// The schema version.
+        schema: u16,
+    },
+    /// The type is known; the bytes are not of its layout.
+    #[error("payload of event type {event_type} cannot be read")]
+    Undecodable {
+        /// The type.
+        event_type: u16,
+    },
+}
+
+/// Declares [`Event`] from the registry: variant, payload, type, schema.
+macro_rules! registry {
+    ($($variant:ident($payload:ty) = $event_type:literal schema $schema:literal,)*) => {
+        /// An event: the clear part of a record.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Event {
+            $(#[doc = concat!("Type ", stringify!($event_type), ", schema ", stringify!($schema), ".")]
+            $variant(Box<$payload>),)*
+        }
+
+        /// Type, schema version and name of every event.
+        pub const REGISTRY: &[(u16, u16, &str)] =
+            &[$(($event_type, $schema, stringify!($variant)),)*];
+
+        impl Event {
+            /// Registry number and schema version.
+            #[must_use]
+            pub fn kind(&self) -> (u16, u16) {
+                match self { $(Self::$variant(_) => ($event_type, $schema),)* }
+            }
+
+            /// The name in documents, exports and timelines.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => stringify!($variant),)* }
+            }
+
+            /// The clear part.
+            #[must_use]
+            pub fn encode(&self) -> Vec<u8> {
+                match self { $(Self::$variant(payload) => codec::encode(payload.as_ref()),)* }
+            }
+
+            /// Reads a clear part.
+            ///
+            /// # Errors
+            ///
+            /// [`EventError`] if type or schema are unknown or the bytes do not fit.
+            pub fn decode(event_type: u16, schema: u16, clear: &[u8]) -> Result<Self, EventError> {
+                match (event_type, schema) {
+                    $(($event_type, $schema) => codec::decode::<$payload>(clear)
+                        .map(|payload| Self::$variant(Box::new(payload)))
+                        .map_err(|_| EventError::Undecodable { event_type }),)*
+                    _ => Err(EventError::Unknown { event_type, schema }),
+                }
+            }
+
+            /// The clear part as JSON, for people and exports.
+            #[must_use]
+            pub fn to_json(&self) -> serde_json::Value {
+                match self {
+                    $(Self::$variant(payload) => crate::display::json_of(payload.as_ref()),)*
+                }
+            }
+        }
+
+        $(impl From<$payload> for Event {
+            fn from(payload: $payload) -> Self {
+                Self::$variant(Box::new(payload))
+            }
+        })*
+    };
+}
+
+registry! {
+    LogStarted(LogStartedV1) = 1 schema 1,
+    ClockStepped(ClockSteppedV1) = 2 schema 1,
+    RefusalsCounted(RefusalsCountedV1) = 3 schema 1,
+    ApiKeyCreated(ApiKeyCreatedV1) = 10 schema 1,
+    ApiKeyRevoked(ApiKeyRevokedV1) = 11 schema 1,
+    ApplicationCreated(ApplicationCreatedV1) = 20 schema 1,
+    ConfigurationChanged(ConfigurationChangedV1) = 21 schema 1,
+    CodeBudgetExhausted(CodeBudgetExhaustedV1) = 22 schema 1,
+    ActivationRequested(ActivationRequestedV1) = 30 schema 1,
+    ActivationStarted(ActivationStartedV1) = 31 schema 1,
+    ActivationJudged(ActivationJudgedV1) = 32 schema 1,
+    ActivationExpired(ActivationExpiredV1) = 33 schema 1,
+    ActivationCancelled(ActivationCancelledV1) = 34 schema 1,
+    RegistrationLocked(RegistrationLockedV1) = 40 schema 1,
+    RegistrationUnlocked(RegistrationUnlockedV1) = 41 schema 1,
+    RegistrationDeactivated(RegistrationDeactivatedV1) = 42 schema 1,
+    OperationCreated(OperationCreatedV1) = 50 schema 1,
+    ChallengeIssued(ChallengeIssuedV1) = 51 schema 1,
+    AuthenticationJudged(AuthenticationJudgedV1) = 52 schema 1,
+    OperationExpired(OperationExpiredV1) = 53 schema 1,
+    OperationCancelled(OperationCancelledV1) = 54 schema 1,
+}

@@ -1,0 +1,172 @@
+//! The command that records came from.
+//!
+//! The records of a command hold everything `decide` was given. So anyone can
+//! ask it again: `decide(state, command_of(records)) == records`. `verify`
+//! rests on this, and so does the question what another rule would have done.
+
+use crate::command::{
+    ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
+    FinishActivation, FinishAuthentication, RequestActivation, StartActivation,
+    StartAuthentication, StartLog, Want,
+};
+use crate::events::{Event, EventError};
+use crate::machine::Record;
+use crate::reasons::CancelReason;
+
+/// Why records are not those of a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InverseError {
+    /// There are none.
+    #[error("no records")]
+    Empty,
+    /// A record cannot be read.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// No command begins with such an event.
+    #[error("no command begins with {0}")]
+    Orphan(&'static str),
+}
+
+/// The command that made `records`: all records of one causation, in order.
+///
+/// # Errors
+///
+/// [`InverseError`] if no command makes such records. That what it returns
+/// makes exactly these is for `decide` to say.
+pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
+    let first = records.first().ok_or(InverseError::Empty)?;
+    let event = decode(first)?;
+    let orphan = InverseError::Orphan(event.name());
+    let stream = first.draft.stream;
+    let sealed = first.draft.sealed.clone();
+    let want = match event {
+        Event::LogStarted(payload) => {
+            let key = records.get(1).ok_or(orphan)?;
+            let Event::ApiKeyCreated(created) = decode(key)? else {
+                return Err(InverseError::Orphan("LogStarted"));
+            };
+            Want::StartLog(StartLog {
+                origin: payload.origin,
+                software: payload.software,
+                key: key.draft.stream,
+                secret_hash: created.secret_hash,
+            })
+        }
+        Event::ClockStepped(payload) => Want::NoteClockStep { from: payload.from, to: payload.to },
+        Event::RefusalsCounted(payload) => Want::CountRefusals(*payload),
+        Event::ApiKeyCreated(payload) => Want::CreateApiKey(CreateApiKey {
+            by: payload.by.ok_or(orphan)?,
+            key: stream,
+            role: payload.role,
+            service_provider: payload.service_provider,
+            name: payload.name,
+            secret_hash: payload.secret_hash,
+        }),
+        Event::ApiKeyRevoked(payload) => Want::RevokeApiKey { by: payload.by, key: stream },
+        Event::ApplicationCreated(payload) => Want::CreateApplication(CreateApplication {
+            by: payload.by,
+            application: stream,
+            name: payload.name,
+            service_provider: payload.service_provider,
+            properties: payload.properties,
+        }),
+        Event::ConfigurationChanged(payload) => Want::ChangeConfiguration(ChangeConfiguration {
+            by: payload.by,
+            application: stream,
+            version: payload.version.checked_sub(1).ok_or(orphan)?,
+            properties: payload.properties,
+        }),
+        Event::CodeBudgetExhausted(payload) => Want::ExhaustCodeBudget {
+            application: stream,
+            scope: payload.scope,
+            until: payload.until,
+            failures: payload.failures,
+        },
+        Event::ActivationRequested(payload) => Want::RequestActivation(RequestActivation {
+            by: payload.by,
+            application: payload.application,
+            registration: stream,
+            again: payload.again,
+            activation: payload.activation,
+            code_hash: payload.code_hash,
+            qr_hash: payload.qr_hash,
+            subject: first.draft.subject,
+            sealed,
+        }),
+        Event::ActivationStarted(payload) => Want::StartActivation(StartActivation {
+            activation: payload.activation,
+            with: payload.with,
+            nonce_hash: payload.nonce_hash,
+            challenge: payload.challenge,
+            client_version: payload.client_version,
+        }),
+        Event::ActivationJudged(payload) => Want::FinishActivation(Box::new(FinishActivation {
+            activation: payload.activation,
+            challenge: payload.challenge,
+            declared: payload.declared,
+            keys: payload.keys,
+            device_token_hash: payload.device_token_hash,
+            attestation_hash: payload.attestation_hash,
+            body_digest: payload.body_digest,
+            verifications: payload.verifications,
+            sealed,
+        })),
+        Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
+        Event::ActivationCancelled(payload) if payload.reason == CancelReason::Requested => {
+            Want::CancelActivation { by: payload.by, activation: payload.activation }
+        }
+        Event::RegistrationLocked(payload) => Want::LockRegistration {
+            by: payload.by.ok_or_else(|| orphan.clone())?,
+            registration: stream,
+            reason: payload.reason.given().ok_or(orphan)?,
+        },
+        Event::RegistrationUnlocked(payload) => {
+            Want::UnlockRegistration { by: payload.by, registration: stream }
+        }
+        Event::RegistrationDeactivated(payload) => Want::DeactivateRegistration {
+            by: payload.by,
+            registration: stream,
+            reason: payload.reason,
+        },
+        Event::OperationCreated(payload) => Want::CreateOperation(CreateOperation {
+            by: payload.by,
+            operation: payload.operation,
+            registration: stream,
+            level: payload.level,
+            methods: payload.methods,
+            lifetime_s: payload.lifetime_s,
+            context_hash: payload.context_hash,
+            data_to_sign_hash: payload.data_to_sign_hash,
+            sealed,
+        }),
+        Event::ChallengeIssued(payload) => Want::StartAuthentication(StartAuthentication {
+            operation: payload.operation,
+            challenge: payload.challenge,
+            client_version: payload.client_version,
+        }),
+        Event::AuthenticationJudged(payload) => {
+            Want::FinishAuthentication(Box::new(FinishAuthentication {
+                operation: payload.operation,
+                challenge: payload.challenge,
+                method: payload.method,
+                decision: payload.decision,
+                declared: payload.declared,
+                body_digest: payload.body_digest,
+                keys_at: payload.keys_at,
+                verifications: payload.verifications,
+                sealed,
+            }))
+        }
+        Event::OperationExpired(payload) => Want::ExpireOperation(payload.operation),
+        Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
+            Want::CancelOperation { by: payload.by, operation: payload.operation }
+        }
+        Event::ActivationCancelled(_) | Event::OperationCancelled(_) => return Err(orphan),
+    };
+    Ok(Command { event_id: first.draft.event_id, want })
+}
+
+fn decode(record: &Record) -> Result<Event, EventError> {
+    let draft = &record.draft;
+    Event::decode(draft.event_type, draft.schema, &draft.clear)
+}

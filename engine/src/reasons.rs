@@ -1,0 +1,238 @@
+//! Closed lists of outcomes and reasons, as they stand in records and JSON.
+//!
+//! Same rules as [`crate::terms`]: a word may be added, never changed.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::terms::terms;
+
+terms! {
+    /// What the holder of an API key may do.
+    UserRole {
+        /// Manages applications and API keys.
+        Administrator = 1 "ADMINISTRATOR",
+        /// Acts for one service provider.
+        ServiceProvider = 2 "SERVICE_PROVIDER",
+        /// Reads the log.
+        Auditor = 3 "AUDITOR",
+    }
+
+    /// Whose budget of wrong activation codes was used up.
+    BudgetScope {
+        /// The application's.
+        Application = 1 "APPLICATION",
+        /// One source address's; which one is not recorded.
+        Source = 2 "SOURCE",
+    }
+
+    /// What was redeemed.
+    CodeKind {
+        /// The short code that a person types.
+        Typed = 1 "CODE",
+        /// The 128-bit secret of the QR payload.
+        Qr = 2 "QR",
+    }
+
+    /// What follows from the additional hardware check; see [`crate::strategy`].
+    Strategy {
+        /// A registration with a hardware key must prove it.
+        Supported = 1 "SUPPORTED",
+        /// The check fails nothing; its result is reported.
+        RiskParams = 2 "RISK_PARAMS",
+        /// A device that could have a hardware key must have and prove one.
+        RequiredIfSupported = 3 "REQUIRED_IF_SUPPORTED",
+        /// Everyone must have and prove a hardware key.
+        Required = 4 "REQUIRED",
+    }
+
+    /// The alphabet of an activation code.
+    CodeType {
+        /// Ten digits.
+        Numeric = 1 "NUMERIC",
+        /// 22 letters: those of Crockford's Base32, which leaves out I, L, O and U.
+        Alpha = 2 "ALPHA",
+        /// The 32 symbols of Crockford's Base32.
+        Alphanumeric = 3 "ALPHANUMERIC",
+    }
+
+    /// What a PIN may consist of. The device enforces it: no PIN reaches the server.
+    PinType {
+        /// Digits.
+        Numeric = 1 "NUMERIC",
+        /// Letters and digits.
+        Alphanumeric = 2 "ALPHANUMERIC",
+    }
+
+    /// A risk attribute that the service provider may ask for.
+    RiskAttribute {
+        /// How the device says it fared with its hardware key.
+        HwKeyClientStatus = 1 "hw_key_client_status",
+        /// What the server found when it checked the hardware key.
+        HwKeyServerResult = 2 "hw_key_server_result",
+    }
+
+    /// Why an activation failed.
+    ActivationFailure {
+        /// A software key did not prove that the device holds it.
+        SoftwareKeyUnproven = 1 "SOFTWARE_KEY_UNPROVEN",
+        /// The strategy in force does not accept what was found of the hardware key.
+        HwKeyCheckFailed = 2 "HW_KEY_CHECK_FAILED",
+        /// A re-activation was not signed by an old key, and the application requires that.
+        PreviousKeyUnproven = 3 "PREVIOUS_KEY_UNPROVEN",
+    }
+
+    /// Why an authentication failed.
+    AuthenticationFailure {
+        /// The software key's signature does not verify: a wrong PIN, for one.
+        SoftwareSignatureInvalid = 1 "SOFTWARE_SIGNATURE_INVALID",
+        /// Neither the hardware key nor the DEVICE key proved possession beside a
+        /// PIN or biometric method.
+        PossessionUnproven = 2 "POSSESSION_UNPROVEN",
+        /// A hardware key is on file and its signature is missing or does not verify.
+        HwKeyCheckFailed = 3 "HW_KEY_CHECK_FAILED",
+        /// No hardware key is on file and the strategy in force requires one.
+        HwKeyRequired = 4 "HW_KEY_REQUIRED",
+    }
+
+    /// What became of an operation.
+    OperationState {
+        /// It can be answered.
+        Pending = 1 "PENDING",
+        /// The user approved, and every check passed.
+        Completed = 2 "COMPLETED",
+        /// The user said no, and signed it.
+        Rejected = 3 "REJECTED",
+        /// It can no longer succeed.
+        Failed = 4 "FAILED",
+        /// Nobody answered in time.
+        Expired = 5 "EXPIRED",
+        /// It was withdrawn.
+        Cancelled = 6 "CANCELLED",
+    }
+
+    /// What became of an activation.
+    ActivationState {
+        /// The code waits to be redeemed.
+        Requested = 1 "REQUESTED",
+        /// The code was redeemed; the keys are awaited.
+        Started = 2 "STARTED",
+        /// The registration is active with the new keys.
+        Completed = 3 "COMPLETED",
+        /// It was judged and refused.
+        Failed = 4 "FAILED",
+        /// Nobody finished it in time.
+        Expired = 5 "EXPIRED",
+        /// It was withdrawn.
+        Cancelled = 6 "CANCELLED",
+    }
+
+    /// Where a registration stands.
+    RegistrationState {
+        /// A code waits to be redeemed.
+        Requested = 1 "REQUESTED",
+        /// The code was redeemed; the keys are awaited.
+        Started = 2 "STARTED",
+        /// It can authenticate.
+        Active = 3 "ACTIVE",
+        /// It cannot, until it is unlocked or re-activated.
+        Locked = 4 "LOCKED",
+        /// It is over.
+        Deactivated = 5 "DEACTIVATED",
+    }
+
+    /// A reason that a service provider gives.
+    ReasonGiven {
+        /// The user asked for it.
+        UserRequest = 1 "USER_REQUEST",
+        /// The device is lost.
+        DeviceLost = 2 "DEVICE_LOST",
+        /// The device was stolen.
+        DeviceStolen = 3 "DEVICE_STOLEN",
+        /// Fraud is suspected.
+        FraudSuspected = 4 "FRAUD_SUSPECTED",
+        /// Anything else.
+        Other = 5 "OTHER",
+    }
+
+    /// Why a registration is locked.
+    LockReason {
+        /// Too many counted failures.
+        TooManyFailures = 1 "TOO_MANY_FAILURES",
+        /// The user asked for it.
+        UserRequest = 2 "USER_REQUEST",
+        /// The device is lost.
+        DeviceLost = 3 "DEVICE_LOST",
+        /// The device was stolen.
+        DeviceStolen = 4 "DEVICE_STOLEN",
+        /// Fraud is suspected.
+        FraudSuspected = 5 "FRAUD_SUSPECTED",
+        /// Anything else.
+        Other = 6 "OTHER",
+    }
+
+    /// What cancelled an activation or operation.
+    CancelReason {
+        /// The service provider asked for it.
+        Requested = 1 "REQUESTED",
+        /// Another activation was requested for the same registration.
+        Replaced = 2 "REPLACED",
+        /// The registration was locked.
+        RegistrationLocked = 3 "REGISTRATION_LOCKED",
+        /// The registration was deactivated.
+        RegistrationDeactivated = 4 "REGISTRATION_DEACTIVATED",
+    }
+}
+
+impl CodeType {
+    /// The symbols, each as likely as any other.
+    #[must_use]
+    pub fn alphabet(self) -> &'static [u8] {
+        match self {
+            Self::Numeric => b"0123456789",
+            Self::Alpha => b"ABCDEFGHJKMNPQRSTVWXYZ",
+            Self::Alphanumeric => b"0123456789ABCDEFGHJKMNPQRSTVWXYZ",
+        }
+    }
+}
+
+impl OperationState {
+    /// Whether nothing more can happen to it.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Pending => false,
+            Self::Completed | Self::Rejected | Self::Failed | Self::Expired | Self::Cancelled => {
+                true
+            }
+        }
+    }
+}
+
+impl From<ReasonGiven> for LockReason {
+    fn from(reason: ReasonGiven) -> Self {
+        match reason {
+            ReasonGiven::UserRequest => Self::UserRequest,
+            ReasonGiven::DeviceLost => Self::DeviceLost,
+            ReasonGiven::DeviceStolen => Self::DeviceStolen,
+            ReasonGiven::FraudSuspected => Self::FraudSuspected,
+            ReasonGiven::Other => Self::Other,
+        }
+    }
+}
+
+impl LockReason {
+    /// The reason a service provider gave; none if the server locked by itself.
+    #[must_use]
+    pub fn given(self) -> Option<ReasonGiven> {
+        match self {
+            Self::TooManyFailures => None,
+            Self::UserRequest => Some(ReasonGiven::UserRequest),
+            Self::DeviceLost => Some(ReasonGiven::DeviceLost),
+            Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
+            Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
+            Self::Other => Some(ReasonGiven::Other),
+        }
+    }
+}
