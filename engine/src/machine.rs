@@ -119,6 +119,14 @@ pub trait Machine: Send + Sync + 'static {
     /// Deadline keys sort by their moment, lie between the two keys of
     /// [`Machine::deadline_range`], and are put and removed by `evolve` alone.
     fn deadline(key: &Self::Key) -> Option<Micros>;
+    /// Whether acting on this deadline only makes final what `decide` treats as
+    /// passed in any case. What is more than that (a release, a deactivation)
+    /// waits while a step of the clock is not confirmed.
+    #[must_use]
+    fn is_expiry(key: &Self::Key) -> bool {
+        let _ = key;
+        true
+    }
     /// The bytes between which all deadline keys lie: first included, last excluded.
     fn deadline_range() -> (Vec<u8>, Vec<u8>);
     /// What time wants when that moment has come. `event_id` is fresh and ends in zero.

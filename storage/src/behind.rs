@@ -8,7 +8,6 @@
 //! It may fall behind by [`LAG_MAX`] records; then the sequencer waits.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use engine::ids::Position;
 use engine::machine::{Change, Machine};
 
+use crate::database;
 use crate::fold::{Digest, StateDigest};
 use crate::logtree::LogTree;
 use crate::reader::{Recent, RecentRecords};
@@ -60,6 +60,8 @@ struct Inner<M: Machine> {
     requests: VecDeque<Request>,
     /// For tests: nothing is taken while set.
     held: bool,
+    /// The writer behind is gone.
+    closed: bool,
 }
 
 /// What else the writer behind is asked for, once the groups before it are written.
@@ -78,8 +80,13 @@ enum Work<M: Machine> {
 
 impl<M: Machine> Queue<M> {
     pub(crate) fn new() -> Self {
-        let inner =
-            Inner { groups: VecDeque::new(), lag: 0, requests: VecDeque::new(), held: false };
+        let inner = Inner {
+            groups: VecDeque::new(),
+            lag: 0,
+            requests: VecDeque::new(),
+            held: false,
+            closed: false,
+        };
         Self { inner: Mutex::new(inner), more: Condvar::new(), less: Condvar::new() }
     }
 
@@ -131,11 +138,15 @@ impl<M: Machine> Queue<M> {
     fn give_up(&self) {
         let mut inner = self.lock();
         inner.requests.clear();
+        inner.closed = true;
         self.less.notify_all();
     }
 
     fn request(&self, request: Request) {
-        self.lock().requests.push_back(request);
+        let mut inner = self.lock();
+        if !inner.closed {
+            inner.requests.push_back(request);
+        }
         self.more.notify_one();
     }
 
@@ -191,6 +202,7 @@ fn take_groups<M: Machine>(groups: &mut VecDeque<Group<M>>) -> Vec<Group<M>> {
 /// The thread's own data.
 pub(crate) struct Behind<M: Machine> {
     pub(crate) db: sled::Db,
+    pub(crate) log_tree: sled::Tree,
     pub(crate) dir: PathBuf,
     pub(crate) queue: Arc<Queue<M>>,
     pub(crate) layers: Arc<Layers<M>>,
@@ -201,6 +213,8 @@ pub(crate) struct Behind<M: Machine> {
     pub(crate) snapshot_every: u64,
     /// Position of the latest snapshot.
     pub(crate) snapshot_at: u64,
+    /// Whether to take one at once, because it adds up state.
+    pub(crate) snapshot_now: bool,
     pub(crate) taking: Option<Taking>,
     /// Called when everything is synced, to mark the folder as cleanly stopped.
     pub(crate) mark_clean: Box<dyn FnOnce() -> std::io::Result<()> + Send>,
@@ -222,21 +236,21 @@ impl<M: Machine> Behind<M> {
 
     fn work(mut self) -> Result<(), String> {
         loop {
+            self.snapshot()?;
             match self.queue.take(self.taking.is_none()) {
                 Work::Groups(groups) => self.write(groups)?,
                 Work::Request(Request::Digest(reply)) => {
                     // Whoever asked may have gone.
-                    drop(reply.send(self.digest()?));
+                    let _ = reply.send(self.digest()?);
                 }
                 Work::Request(Request::Finish(reply)) => {
                     self.finish()?;
-                    drop(reply.send(()));
+                    let _ = reply.send(());
                     return Ok(());
                 }
                 Work::Request(Request::Abandon) => return Ok(()),
                 Work::Idle => (),
             }
-            self.snapshot()?;
         }
     }
 
@@ -306,7 +320,8 @@ impl<M: Machine> Behind<M> {
             let stepped = taking.step(&self.layers.tree, SNAPSHOT_STEP);
             return self.stepped(stepped).map(|_| ());
         }
-        if self.meta.position.saturating_sub(self.snapshot_at) >= self.snapshot_every {
+        let since = self.meta.position.saturating_sub(self.snapshot_at);
+        if since >= self.snapshot_every || std::mem::take(&mut self.snapshot_now) {
             // Also where it fails: the next try is a whole interval later.
             self.snapshot_at = self.meta.position;
             match Taking::begin(&self.dir, self.meta) {
@@ -348,7 +363,7 @@ impl<M: Machine> Behind<M> {
 
     /// What `flush` of sled does not do: an fsync, before the marker says that all is there.
     fn sync_and_mark(&mut self) -> std::io::Result<()> {
-        File::open(self.dir.join(crate::database::SLED).join("db"))?.sync_all()?;
+        database::sync(&self.dir)?;
         let nothing: Box<dyn FnOnce() -> std::io::Result<()> + Send> = Box::new(|| Ok(()));
         std::mem::replace(&mut self.mark_clean, nothing)()
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use engine::ids::Position;
 use engine::machine::{Entries, Machine, Record};
 
-use crate::open::StateDigest;
+/// BLAKE3 over the ordered entries of state and their position.
+pub type StateDigest = [u8; 32];
 
 /// State in memory: what the log says up to a position.
 pub struct FoldedState<M: Machine> {

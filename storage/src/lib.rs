@@ -2,6 +2,7 @@
 
 mod behind;
 pub mod block;
+mod catchup;
 mod database;
 mod deadlines;
 pub mod disk;
@@ -10,11 +11,14 @@ pub mod journal;
 pub mod keys;
 pub mod lock;
 mod logtree;
+mod marker;
 pub mod memory;
 pub mod open;
 pub mod reader;
 pub mod record;
 pub mod sequencer;
-pub mod state;
 mod snapshot;
+pub mod state;
+#[cfg(test)]
+mod toy;
 mod trouble;

@@ -70,9 +70,8 @@ impl LogTree {
             let (form, block) = block_of(&key, &value)?;
             block.check().map_err(|_| TreeError::Damaged(block.first.0))?;
             let end = block.head();
-            let follows = run.as_ref().is_none_or(|run| {
-                end == Head { size: run.first.0, chain: run.prev }
-            });
+            let follows =
+                run.as_ref().is_none_or(|run| end == Head { size: run.first.0, chain: run.prev });
             if !follows {
                 return Err(TreeError::Damaged(end.size));
             }

@@ -110,9 +110,7 @@ impl LogReader {
             return Err(ReadError::Beyond(position));
         }
         let bytes = match self.chunk(position)? {
-            Chunk::Recent(recent) => {
-                logtree::bytes_at(&recent.block, position).map(<[u8]>::to_vec)
-            }
+            Chunk::Recent(recent) => logtree::bytes_at(&recent.block, position).map(<[u8]>::to_vec),
             Chunk::Block(block) => logtree::bytes_at(&block, position).map(<[u8]>::to_vec),
             Chunk::Journal(records) => records.into_iter().next(),
         };

@@ -216,13 +216,9 @@ impl<M: Machine> Handle<M> {
         answer.await.map_err(|_| Stopped)
     }
 
-    /// Wakes the writer to look at clock and deadlines; nothing where its queue
-    /// is full, since it looks at them with every group.
-    pub(crate) fn tick(&self) -> Result<(), Stopped> {
-        match self.inbox.try_send(Message::Tick) {
-            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
-            Err(TrySendError::Closed(_)) => Err(Stopped),
-        }
+    /// The way to wake the writer from time to time, which does not keep it alive.
+    pub(crate) fn ticker(&self) -> Ticker<M> {
+        Ticker(self.inbox.downgrade())
     }
 
     /// As [`Handle::stop`], for threads.
@@ -236,7 +232,21 @@ impl<M: Machine> Handle<M> {
     pub(crate) fn abandon(&self) {
         self.shared.abandoned.store(true, Ordering::SeqCst);
         // Full: the writer is awake and sees the flag before the next group.
-        drop(self.tick());
+        drop(self.inbox.try_send(Message::Tick));
+    }
+}
+
+/// Wakes the writer.
+pub(crate) struct Ticker<M: Machine>(mpsc::WeakSender<Message<M>>);
+
+impl<M: Machine> Ticker<M> {
+    /// Wakes the writer to look at clock and deadlines; nothing where its queue
+    /// is full, since it looks at them with every group.
+    pub(crate) fn tick(&self) -> Result<(), Stopped> {
+        match self.0.upgrade().ok_or(Stopped)?.try_send(Message::Tick) {
+            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(Stopped),
+        }
     }
 }
 
@@ -310,9 +320,7 @@ pub(crate) struct Parts<M: Machine, L: BlockLog> {
 }
 
 /// A writer for [`Writer::run`], and the way to it.
-pub(crate) fn writer<M: Machine, L: BlockLog>(
-    parts: Parts<M, L>,
-) -> (Handle<M>, Writer<M, L>) {
+pub(crate) fn writer<M: Machine, L: BlockLog>(parts: Parts<M, L>) -> (Handle<M>, Writer<M, L>) {
     let (sender, inbox) = mpsc::channel(parts.queue_max.max(1));
     let shared = Arc::new(Shared::default());
     shared.suspended.store(parts.suspended, Ordering::Relaxed);
@@ -345,6 +353,7 @@ pub(crate) struct Writer<M: Machine, L: BlockLog> {
 }
 
 /// Both clocks, at one moment.
+#[derive(Clone, Copy)]
 struct Seen {
     wall: Micros,
     monotonic: Micros,
@@ -357,6 +366,8 @@ struct Answers<M: Machine> {
     /// Deadlines taken up by this group.
     deadlines: usize,
     commands: usize,
+    /// Both clocks before the group: a step is not forgotten with it.
+    seen_before: Seen,
 }
 
 /// What an outcome was decided on.
@@ -408,15 +419,20 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
             self.parts.behind.abandon();
         } else if self.parts.behind.finish() {
             for reply in self.stopping.drain(..) {
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
         }
     }
 
     /// Stages what waits, makes it durable, shows it, answers.
     fn group(&mut self, first: Message<M>) {
-        let mut answers =
-            Answers { outcomes: Vec::new(), sweeps: Vec::new(), deadlines: 0, commands: 0 };
+        let mut answers = Answers {
+            outcomes: Vec::new(),
+            sweeps: Vec::new(),
+            deadlines: 0,
+            commands: 0,
+            seen_before: self.seen,
+        };
         self.watch_clock();
         self.stage_due(&mut answers);
         self.take(first, &mut answers);
@@ -439,9 +455,14 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
                 self.answer(answers);
             }
             Err(AppendError::Full) => self.no_space(answers),
-            // Neither is tried again: a second sync may succeed without having
-            // written anything, and another writer would fork the log.
-            Err(error @ (AppendError::Io(_) | AppendError::Conflict { .. })) => {
+            // Never tried again: a second sync may succeed without having written
+            // anything, another writer would fork the log, and a block that the
+            // log calls malformed is a fault of this code.
+            Err(
+                error @ (AppendError::Io(_)
+                | AppendError::Conflict { .. }
+                | AppendError::Malformed(_)),
+            ) => {
                 let cause = std::error::Error::source(&error)
                     .map_or_else(String::new, |source| format!(": {source}"));
                 self.parts.trouble.stop(&format!(
@@ -455,11 +476,8 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
         match message {
             Message::Execute(envelope, reply) => {
                 let outcome = self.stage(&envelope).map(|records| Executed { records });
-                let rests = if self.staging.block.count == 0 {
-                    Rests::OnDurable
-                } else {
-                    Rests::OnGroup
-                };
+                let rests =
+                    if self.staging.block.count == 0 { Rests::OnDurable } else { Rests::OnGroup };
                 answers.outcomes.push((reply, outcome, rests));
                 answers.commands += 1;
             }
@@ -471,7 +489,7 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
             Message::Tick => (),
             Message::ConfirmClock(reply) => {
                 self.confirm_clock();
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             Message::Stop(reply) => {
                 // What waits is still taken; what comes now is refused.
@@ -517,10 +535,7 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 
     /// Compares both clocks; a step of one against the other is an event.
     fn watch_clock(&mut self) {
-        let now = Seen {
-            wall: self.parts.clock.wall(),
-            monotonic: self.parts.clock.monotonic(),
-        };
+        let now = Seen { wall: self.parts.clock.wall(), monotonic: self.parts.clock.monotonic() };
         let passed = now.monotonic.0.saturating_sub(self.seen.monotonic.0);
         let expected = Micros(self.seen.wall.0.saturating_add(passed));
         self.seen = now;
@@ -586,10 +601,10 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
     fn answer(&mut self, answers: Answers<M>) {
         for (reply, outcome, _) in answers.outcomes {
             // A caller that went away has dropped its end; the events stand.
-            drop(reply.send(outcome));
+            let _ = reply.send(outcome);
         }
         for (reply, deadlines) in answers.sweeps {
-            drop(reply.send(deadlines));
+            let _ = reply.send(deadlines);
         }
     }
 
@@ -600,15 +615,16 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
         }
         self.staging = Staging::after(&self.head, self.staging.durable_time);
         self.deadlines.put_back();
+        self.seen = answers.seen_before;
         for (reply, outcome, rests) in answers.outcomes {
             let outcome = match rests {
                 Rests::OnDurable => outcome,
                 Rests::OnGroup => Err(ExecuteError::ReadOnly),
             };
-            drop(reply.send(outcome));
+            let _ = reply.send(outcome);
         }
         for (reply, _) in answers.sweeps {
-            drop(reply.send(0));
+            let _ = reply.send(0);
         }
     }
 }
@@ -768,8 +784,7 @@ impl<M: Machine> Staging<M> {
         let changes = M::evolve(&view, record);
         self.scratch.extend(changes);
         let view = View { scratch: &self.scratch, group: &self.changes, state };
-        let grown =
-            StreamHead { version: record.stream_version + 1, last: Some(record.position) };
+        let grown = StreamHead { version: record.stream_version + 1, last: Some(record.position) };
         if M::head(&view, record.draft.stream) == grown {
             Ok(())
         } else {
@@ -784,3 +799,6 @@ impl<M: Machine> Staging<M> {
         (block, std::mem::take(&mut self.records), self.changes.drain().collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use crate::record::Chain;
@@ -244,19 +243,25 @@ pub(crate) fn stand_of(path: &Path) -> io::Result<Stand> {
 
 /// Reads a snapshot twice: first to prove its hash, then to hand every entry to
 /// `entry`, so that nothing of a damaged one is ever used.
-pub(crate) fn read(path: &Path, mut entry: impl FnMut(Vec<u8>, Vec<u8>)) -> io::Result<Stand> {
-    pass(path, |_, _| ())?;
-    pass(path, &mut entry)
+pub(crate) fn read(
+    path: &Path,
+    entry: impl FnMut(Vec<u8>, Vec<u8>) -> io::Result<()>,
+) -> io::Result<Stand> {
+    pass(path, |_, _| Ok(()))?;
+    pass(path, entry)
 }
 
-fn pass(path: &Path, mut entry: impl FnMut(Vec<u8>, Vec<u8>)) -> io::Result<Stand> {
+fn pass(
+    path: &Path,
+    mut entry: impl FnMut(Vec<u8>, Vec<u8>) -> io::Result<()>,
+) -> io::Result<Stand> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     let mut bytes = Hashing::new(BufReader::new(File::open(path)?));
     let stand = stand(&mut bytes)?;
     let mut count = 0_u64;
     while let Some(key) = bytes.take_part()? {
         let value = bytes.take_part()?.ok_or_else(invalid)?;
-        entry(key, value);
+        entry(key, value)?;
         count += 1;
     }
     let counted = u64::from_be_bytes(bytes.take()?);

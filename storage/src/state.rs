@@ -152,8 +152,7 @@ pub(crate) struct Layers<M: Machine> {
 }
 
 impl<M: Machine> Layers<M> {
-    /// Over a tree that reflects all records before `position`, or will once
-    /// the caller has put them there through [`Layers::publish`].
+    /// Over a tree that reflects all records before `position`.
     pub(crate) fn new(
         tree: sled::Tree,
         position: Position,
@@ -298,6 +297,11 @@ impl<M: Machine> Layers<M> {
             }
             None => self.trouble.no_answer("a key of state cannot be decoded"),
         }
+    }
+
+    /// The tree reflects all records before `position`.
+    pub(crate) fn stands_at(&self, position: Position) {
+        self.position.store(position.0, atomic::Ordering::Release);
     }
 
     /// Makes the changes of a durable group visible. `end` is the position after it.
