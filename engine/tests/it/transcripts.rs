@@ -289,3 +289,20 @@ fn random_transcripts_have_the_bytes_of_the_second_encoder() {
         assert_eq!(hex(&transcript(given).bytes()), expected, "{given}");
     }
 }
+
+#[test]
+fn the_example_in_the_document_is_the_case_it_names() {
+    let document = std::fs::read_to_string(crate::root().join("docs/protocol.md")).unwrap();
+    let vectors = vectors();
+    let name = "authentication-no-content";
+    let case = cases(&vectors).iter().find(|case| case["name"] == name).expect("the case");
+    let (_, example) =
+        document.split_once("One case in full, `authentication-no-content`").unwrap();
+    let mut blocks = example.split("\n```\n").skip(1).step_by(2);
+    let fields = blocks.next().expect("the fields");
+    let joined: String =
+        fields.lines().flat_map(|line| line.split(' ').skip(1)).collect::<Vec<_>>().concat();
+    assert_eq!(joined, text(&case["transcript"]));
+    assert_eq!(blocks.next().expect("the digest"), text(&case["sha256"]));
+    assert_eq!(blocks.next().expect("the signature"), text(&case["signature"]));
+}
