@@ -5,6 +5,7 @@
 
 mod agreement;
 mod nist;
+mod proofs;
 mod rules;
 mod scripts;
 mod stored;
