@@ -6,6 +6,7 @@
 mod agreement;
 mod documented_strategy;
 mod nist;
+mod proofs;
 mod rules;
 mod scripts;
 mod stored;
