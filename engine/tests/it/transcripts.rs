@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use engine::events::{DeclaredV1, KeySetV1, MethodKeyV1};
 use engine::key::{KeyId, PublicKey};
+use engine::proofs::{ActivationFacts, AuthenticationFacts, Signed};
 use engine::signature::{Verdict, verify, verify_independent};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Purpose, Role};
 use engine::transcript::{
@@ -149,6 +151,65 @@ fn every_signature_of_the_second_encoder_verifies_and_for_its_own_case_only() {
             assert_eq!(verify(&key, &bytes, &signature), expected, "{names:?}");
             assert_eq!(verify_independent(&key, &bytes, &signature), expected, "{names:?}");
         }
+    }
+}
+
+/// What the server takes a case's signature to be over.
+fn signed(t: &Transcript, given: &Value) -> Signed {
+    let declared = DeclaredV1 {
+        client_version: t.client_version.as_str().to_owned(),
+        hw_key_client_status: t.hw_key_client_status,
+        channel_binding: t.channel_binding,
+        client_data_hash: t.client_data_hash,
+        risk_data_hash: t.risk_data_hash,
+    };
+    let Some(parts) = &t.activation else {
+        let facts = AuthenticationFacts {
+            application: t.application,
+            registration: t.registration,
+            operation: t.operation,
+            challenge: t.challenge,
+            decision: t.decision,
+            level: t.level,
+            context_hash: t.context_hash,
+            data_to_sign_hash: t.data_to_sign_hash,
+        };
+        return Signed::at_authentication(&facts, &declared).expect("good fields");
+    };
+    let facts = ActivationFacts {
+        application: t.application,
+        registration: t.registration,
+        activation: t.operation,
+        challenge: t.challenge,
+        keys: &key_set(given),
+        device_token_hash: parts.device_token_hash,
+        attestation_hash: parts.attestation_hash,
+    };
+    Signed::at_activation(&facts, &declared).expect("good fields")
+}
+
+fn key_set(given: &Value) -> KeySetV1 {
+    let mut set = KeySetV1 { software: Vec::new(), hardware: None };
+    for (name, key) in given["key_set"].as_object().expect("keys by slot") {
+        let key = PublicKey::from_bytes(&crate::unhex(text(key))).unwrap().to_stored();
+        match slot(name) {
+            KeySlot::Software(method) => set.software.push(MethodKeyV1 { method, key }),
+            KeySlot::Hardware => set.hardware = Some(key),
+        }
+    }
+    set
+}
+
+#[test]
+fn the_server_expects_of_every_case_the_bytes_that_its_device_signed() {
+    let vectors = vectors();
+    for case in cases(&vectors) {
+        let given = &case["inputs"];
+        let transcript = transcript(given);
+        let spki = &vectors["keys"][text(&case["signer"])]["spki"];
+        let key = PublicKey::from_bytes(&crate::unhex(text(spki))).unwrap();
+        let expected = signed(&transcript, given).message(transcript.role, transcript.method, &key);
+        assert_eq!(hex(&expected), text(&case["transcript"]), "{}", case["name"]);
     }
 }
 
