@@ -185,7 +185,7 @@ mod tests {
             "/itms",
             "unknown field `itms`, expected `count` or `items`",
         );
-        wrong("[]", "", "must be struct Order");
+        wrong("[]", "", "must be struct Order with 2 elements");
     }
 
     #[test]

@@ -20,7 +20,9 @@ use std::pin::pin;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::error::InternalError;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{Error, HttpMessage, HttpResponse};
@@ -45,7 +47,7 @@ pub fn configure(config: &mut ServiceConfig, edge: &Data<Edge>) {
 ///
 /// # Errors
 ///
-/// None: every failure becomes an answer here.
+/// What failed before it made an answer, as an error that holds the whole answer.
 pub async fn around<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
@@ -54,20 +56,30 @@ pub async fn around<B: MessageBody>(
     let began = edge.clock.monotonic();
     let correlation = Correlation::of(&request, &edge);
     request.extensions_mut().insert(correlation.clone());
-    let bare = request.request().clone();
+    // No clone of the request is held meanwhile: the router needs it for itself.
+    let method = request.method().clone();
 
-    let answer = match caught(next.call(request)).await {
-        Ok(Ok(answer)) => finished(answer, &correlation),
-        Ok(Err(error)) => failed(bare, &error, &correlation),
-        Err(panic) => {
-            let error = ApiError::new(Code::Internal).cause(panic_text(&panic));
-            failed(bare, &error.into(), &correlation)
+    let error = match caught(next.call(request)).await {
+        Ok(Ok(answer)) => {
+            let mut answer = finished(answer, &correlation);
+            stamp(answer.headers_mut(), &correlation);
+            let route = answer.request().match_pattern();
+            let took = took_us(began, &edge);
+            log_access(&method, route.as_deref(), answer.status(), took, &correlation);
+            return Ok(answer);
         }
+        Ok(Err(error)) => error,
+        Err(panic) => ApiError::new(Code::Internal).cause(panic_text(&*panic)).into(),
     };
-    let mut answer = answer;
-    stamp(&mut answer, &correlation);
-    log_access(&answer, &correlation, began, edge.clock.monotonic());
-    Ok(answer)
+    // The request is gone with what failed, so the framework takes the answer as an error.
+    let mut answer = problem_of(&error, &correlation);
+    stamp(answer.headers_mut(), &correlation);
+    log_access(&method, None, answer.status(), took_us(began, &edge), &correlation);
+    Err(InternalError::from_response("request failed", answer).into())
+}
+
+fn took_us(began: Micros, edge: &Edge) -> u64 {
+    edge.clock.monotonic().0.saturating_sub(began.0)
 }
 
 /// Runs a handler; a panic in it comes back as its payload.
@@ -112,20 +124,11 @@ fn finished<B: MessageBody>(
     }
 }
 
-fn failed<B: MessageBody>(
-    request: actix_web::HttpRequest,
-    error: &Error,
-    correlation: &Correlation,
-) -> ServiceResponse<EitherBody<B, BoxBody>> {
-    let problem = problem_of(error, correlation).map_into_right_body();
-    ServiceResponse::new(request, problem)
-}
-
 /// The problem document of an error, ours or the framework's; logs a server's fault.
 fn problem_of(error: &Error, correlation: &Correlation) -> HttpResponse {
     let own = error.as_error::<ApiError>();
     let status = error.as_response_error().status_code();
-    if status == actix_web::http::StatusCode::INTERNAL_SERVER_ERROR {
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
         let cause = own.and_then(ApiError::why).map_or_else(|| error.to_string(), chain_text);
         tracing::error!(correlation = correlation.text(), cause, "request failed");
     }
@@ -148,8 +151,7 @@ fn chain_text(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String
 }
 
 /// The headers that every answer carries.
-fn stamp<B>(answer: &mut ServiceResponse<B>, correlation: &Correlation) {
-    let headers = answer.headers_mut();
+fn stamp(headers: &mut HeaderMap, correlation: &Correlation) {
     headers.insert(HeaderName::from_static(correlation::HEADER), correlation.header());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !headers.contains_key(header::CACHE_CONTROL) {
@@ -157,27 +159,26 @@ fn stamp<B>(answer: &mut ServiceResponse<B>, correlation: &Correlation) {
     }
 }
 
-fn log_access<B>(
-    answer: &ServiceResponse<B>,
+/// `route` is the pattern, never the path: what stands in a path may be anything.
+fn log_access(
+    method: &Method,
+    route: Option<&str>,
+    status: StatusCode,
+    took_us: u64,
     correlation: &Correlation,
-    began: Micros,
-    ended: Micros,
 ) {
-    let request = answer.request();
-    // The route's pattern, never the path: what stands in a path may be anything.
-    let route = request.match_pattern();
     tracing::info!(
         target: "access",
-        method = %known_method(request.method()),
-        route = route.as_deref().unwrap_or("-"),
-        status = answer.status().as_u16(),
-        took_us = ended.0.saturating_sub(began.0),
+        method = known_method(method),
+        route = route.unwrap_or("-"),
+        status = status.as_u16(),
+        took_us,
         correlation = correlation.text(),
     );
 }
 
 /// The method if it is a registered one: others may be text of the caller's making.
-fn known_method(method: &actix_web::http::Method) -> &str {
+fn known_method(method: &Method) -> &str {
     match method.as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS") => known,
         _ => "-",

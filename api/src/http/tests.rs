@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use actix_web::dev::ServiceResponse;
+use actix_web::body::to_bytes;
 use actix_web::http::StatusCode;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data};
@@ -33,10 +33,19 @@ async fn get(phase: Phase, path: &str, correlation: &str) -> (StatusCode, String
     let app = test::init_service(app).await;
     let request =
         test::TestRequest::get().uri(path).insert_header((super::correlation::HEADER, correlation));
-    let answer: ServiceResponse<_> = test::call_service(&app, request.to_request()).await;
-    let id = answer.headers().get(super::correlation::HEADER).unwrap().to_str().unwrap().to_owned();
-    let status = answer.status();
-    (status, id, test::read_body_json(answer).await)
+    let (status, headers, body) = match test::try_call_service(&app, request.to_request()).await {
+        Ok(answer) => {
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            (status, headers, test::read_body(answer).await)
+        }
+        Err(error) => {
+            let answer = error.error_response();
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            (status, headers, to_bytes(answer.into_body()).await.unwrap())
+        }
+    };
+    let id = headers.get(super::correlation::HEADER).unwrap().to_str().unwrap().to_owned();
+    (status, id, serde_json::from_slice(&body).unwrap())
 }
 
 #[actix_web::test]
@@ -62,7 +71,8 @@ async fn an_unknown_path_is_a_problem_document() {
 
 #[actix_web::test]
 async fn a_panic_is_a_problem_that_does_not_say_why() {
-    let (status, _, problem) = get(Phase::Ready, "/panics", "order-4711").await;
+    let (status, id, problem) = get(Phase::Ready, "/panics", "order-4711").await;
+    assert_eq!(id, "order-4711");
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!problem.to_string().contains("secret reason"));
 }
