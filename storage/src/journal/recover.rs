@@ -378,7 +378,6 @@ impl Opener<'_> {
         self.head = end.head;
         self.active = Some(Active {
             header: header.clone(),
-            path,
             offset: end.offset,
             end: end.head,
             hasher: hasher.clone(),

@@ -105,7 +105,7 @@ impl Reservation {
         hasher.update(&bytes);
         let end = Head { size: header.first.0, chain: header.prev };
         let len = self.len;
-        Ok(Active { file: Arc::from(file), header, path, offset: GROUPS_AT, end, hasher, len })
+        Ok(Active { file: Arc::from(file), header, offset: GROUPS_AT, end, hasher, len })
     }
 }
 
@@ -131,7 +131,6 @@ fn make(disk: &dyn Disk, dir: &Path, len: u64) -> io::Result<()> {
 pub(super) struct Active {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) header: SegmentHeader,
-    pub(super) path: PathBuf,
     /// Where the next group goes.
     pub(super) offset: u64,
     /// The head after the last group.
