@@ -1,6 +1,8 @@
 //! The log on disk: record format, journal, sequencer, sled, recovery.
 
 pub mod block;
+#[cfg(test)]
+mod conformance;
 pub mod disk;
 pub mod fold;
 pub mod journal;
