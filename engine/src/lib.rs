@@ -23,6 +23,7 @@ pub mod key;
 pub mod machine;
 pub mod operation;
 mod plan;
+pub mod proofs;
 pub mod reasons;
 pub mod registration;
 pub mod seal;

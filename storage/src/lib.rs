@@ -2,6 +2,8 @@
 
 mod behind;
 pub mod block;
+#[cfg(test)]
+mod conformance;
 mod database;
 mod deadlines;
 pub mod disk;

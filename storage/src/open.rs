@@ -141,8 +141,6 @@ pub struct Store<M: Machine> {
     pub report: OpenReport,
     behind: Arc<Queue<M>>,
     threads: Vec<JoinHandle<()>>,
-    /// Held until the threads have ended, where the store is closed.
-    lock: Option<FolderLock>,
 }
 
 /// Records from the journal's files, where sled has no answer.
@@ -197,9 +195,7 @@ impl<M: Machine> Store<M> {
         .map_err(|error| OpenError::Damaged(error.to_string()))?;
         journal.origin().clone_into(&mut options.origin);
         let fallback = Box::new(FromJournal { disk, dir: logs });
-        let mut store = Self::start(journal, fallback, &dir.join("store"), &options)?;
-        store.lock = Some(lock);
-        Ok(store)
+        Self::start(journal, fallback, &dir.join("store"), &options, Some(lock))
     }
 
     /// The digest of state, and the position it stands for.
@@ -226,7 +222,6 @@ impl<M: Machine> Store<M> {
             // A thread's own panic has been reported where it happened.
             drop(thread.join());
         }
-        drop(self.lock);
         stopped
     }
 
@@ -247,6 +242,7 @@ impl<M: Machine> Store<M> {
         fallback: Box<dyn Fallback>,
         store: &Path,
         options: &Options,
+        lock: Option<FolderLock>,
     ) -> Result<Self, OpenError> {
         let trouble = Arc::new(Trouble::new(Arc::clone(&options.fatal), store.join("damaged")));
         let database = Database::open(store, options)?;
@@ -289,7 +285,11 @@ impl<M: Machine> Store<M> {
             .is_some_and(|gap| log.head().size > 0 && options.clock.wall() > last_time.plus_s(gap));
         let writing = std::thread::Builder::new()
             .name("write-behind".to_owned())
-            .spawn(move || behind.run())
+            .spawn(move || {
+                behind.run();
+                // It ends last: only now may another process have the folder.
+                drop(lock);
+            })
             .map_err(io_error("a thread could not be started"))?;
         let parts = sequencer::Parts {
             log,
@@ -306,7 +306,7 @@ impl<M: Machine> Store<M> {
         let (handle, deciding) = sequencer::start(parts, options.queue_max, options.tick_ms)
             .map_err(io_error("a thread could not be started"))?;
         let threads = vec![deciding, writing];
-        Ok(Self { handle, state, log: log_reader, report, behind: queue, threads, lock: None })
+        Ok(Self { handle, state, log: log_reader, report, behind: queue, threads })
     }
 }
 

@@ -66,7 +66,7 @@ impl Bench {
 
     fn open_over<L: BlockLog + 'static>(&self, log: L) -> Store<Toy> {
         let dir: &Path = &self.store();
-        Store::start(log, Box::new(self.log.clone()), dir, &self.options()).unwrap()
+        Store::start(log, Box::new(self.log.clone()), dir, &self.options(), None).unwrap()
     }
 
     fn folded(&self) -> FoldedState<Toy> {
@@ -244,6 +244,24 @@ fn under_another_kernel_or_damaged_the_store_is_made_again_from_the_log() {
         assert_eq!((store.report.replayed, store.report.copied), (60, 60));
         assert_eq!(store.digest().unwrap().1, bench.folded().digest());
     }
+}
+
+#[test]
+fn a_folder_is_opened_by_one_and_found_again_by_the_next() {
+    let bench = Bench::new();
+    let dir = bench.dir.path().join("data");
+    let store = Store::<Toy>::open(&dir, bench.options()).unwrap();
+    execute(&store, Command::Add(2, 7)).unwrap();
+    assert!(Store::<Toy>::open(&dir, bench.options()).is_err());
+    store.close().unwrap();
+    let store = Store::<Toy>::open(&dir, bench.options()).unwrap();
+    assert_eq!(values(&store.state), [(2, 7)].into());
+    assert_eq!(store.log.record(Position(6)).unwrap().stream_version, 6);
+    crash(store);
+    std::fs::remove_dir_all(dir.join("store")).unwrap();
+    let store = Store::<Toy>::open(&dir, bench.options()).unwrap();
+    assert_eq!(values(&store.state), [(2, 7)].into());
+    store.close().unwrap();
 }
 
 /// Ends a store as if the process had died: nothing more is written.

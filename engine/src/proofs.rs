@@ -1,0 +1,252 @@
+//! From what an event holds to the bytes that were signed, and back to a verdict.
+//!
+//! One place builds transcripts, from the same fields, for the server that
+//! judges and for the auditor who judges again. The auditor's verdict comes
+//! from another library: see [`Signed::recheck`].
+
+use crate::events::{
+    ActivationJudgedV1, AuthenticationJudgedV1, Bytes32, DeclaredV1, Event, KeySetV1,
+    VerificationV1,
+};
+use crate::ids::Id;
+use crate::key::{KeyError, KeyId, PublicKey};
+use crate::signature::{verify, verify_independent};
+use crate::terms::{Decision, Level, Method, Role, Verdict};
+use crate::transcript::{ActivationParts, KeySlot, NO_CONTENT, Transcript, key_set_hash};
+use crate::version::{ClientVersion, NotAVersion};
+
+/// Why no transcript can be built: the record holds what the rules let nobody record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProofError {
+    /// A key that is no point of the curve.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A client version that is none.
+    #[error(transparent)]
+    Version(#[from] NotAVersion),
+}
+
+/// What all signatures of one *finish* are made over, but for the signing key
+/// and the part that it plays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    base: Transcript,
+}
+
+/// What an activation's transcripts say beside what the device declared.
+#[derive(Debug, Clone, Copy)]
+pub struct ActivationFacts<'a> {
+    /// The application.
+    pub application: Id,
+    /// The registration.
+    pub registration: Id,
+    /// The activation.
+    pub activation: Id,
+    /// The challenge.
+    pub challenge: Bytes32,
+    /// The keys that are offered.
+    pub keys: &'a KeySetV1,
+    /// Hash of the device token.
+    pub device_token_hash: Bytes32,
+    /// Hash of the attestation evidence, zeros if none.
+    pub attestation_hash: Bytes32,
+}
+
+/// What an authentication's transcripts say beside what the device declared.
+#[derive(Debug, Clone, Copy)]
+pub struct AuthenticationFacts {
+    /// The application.
+    pub application: Id,
+    /// The registration.
+    pub registration: Id,
+    /// The operation.
+    pub operation: Id,
+    /// The challenge.
+    pub challenge: Bytes32,
+    /// What the user decided.
+    pub decision: Decision,
+    /// Factors required.
+    pub level: Level,
+    /// Hash of the context, zeros if none.
+    pub context_hash: Bytes32,
+    /// Hash of the data to sign, zeros if none.
+    pub data_to_sign_hash: Bytes32,
+}
+
+impl Signed {
+    /// At activation: the decision is to approve, the level one factor, and
+    /// there is no context.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`] if an offered key or the version is not what it should be.
+    pub fn at_activation(
+        facts: &ActivationFacts,
+        declared: &DeclaredV1,
+    ) -> Result<Self, ProofError> {
+        let mut slots = Vec::with_capacity(facts.keys.software.len() + 1);
+        for slot in &facts.keys.software {
+            slots.push((KeySlot::Software(slot.method), slot.key.check()?));
+        }
+        if let Some(key) = &facts.keys.hardware {
+            slots.push((KeySlot::Hardware, key.check()?));
+        }
+        let mut signed = Self::at_authentication(
+            &AuthenticationFacts {
+                application: facts.application,
+                registration: facts.registration,
+                operation: facts.activation,
+                challenge: facts.challenge,
+                decision: Decision::Approve,
+                level: Level::OneFactor,
+                context_hash: NO_CONTENT,
+                data_to_sign_hash: NO_CONTENT,
+            },
+            declared,
+        )?;
+        signed.base.activation = Some(ActivationParts {
+            key_set_hash: key_set_hash(&slots),
+            device_token_hash: facts.device_token_hash,
+            attestation_hash: facts.attestation_hash,
+        });
+        Ok(signed)
+    }
+
+    /// At authentication.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`] if the version is none.
+    pub fn at_authentication(
+        facts: &AuthenticationFacts,
+        declared: &DeclaredV1,
+    ) -> Result<Self, ProofError> {
+        let base = Transcript {
+            application: facts.application,
+            registration: facts.registration,
+            operation: facts.operation,
+            challenge: facts.challenge,
+            key: KeyId([0; 32]),
+            role: Role::Software,
+            method: Method::Device,
+            decision: facts.decision,
+            client_version: ClientVersion::parse(&declared.client_version)?,
+            hw_key_client_status: declared.hw_key_client_status,
+            channel_binding: declared.channel_binding,
+            level: facts.level,
+            context_hash: facts.context_hash,
+            data_to_sign_hash: facts.data_to_sign_hash,
+            client_data_hash: declared.client_data_hash,
+            risk_data_hash: declared.risk_data_hash,
+            activation: None,
+        };
+        Ok(Self { base })
+    }
+
+    /// What an event's signatures were made over, and what was recorded of them;
+    /// none if the event holds no signatures.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`] if the event holds what the rules let nobody record.
+    pub fn of_event(
+        registration: Id,
+        event: &Event,
+    ) -> Result<Option<(Self, &[VerificationV1])>, ProofError> {
+        match event {
+            Event::ActivationJudged(judged) => {
+                let signed = Self::of_activation(registration, judged)?;
+                Ok(Some((signed, &judged.verifications)))
+            }
+            Event::AuthenticationJudged(judged) => {
+                let signed = Self::of_authentication(registration, judged)?;
+                Ok(Some((signed, &judged.verifications)))
+            }
+            Event::LogStarted(_)
+            | Event::ClockStepped(_)
+            | Event::RefusalsCounted(_)
+            | Event::ApiKeyCreated(_)
+            | Event::ApiKeyRevoked(_)
+            | Event::ApplicationCreated(_)
+            | Event::ConfigurationChanged(_)
+            | Event::CodeBudgetExhausted(_)
+            | Event::ActivationRequested(_)
+            | Event::ActivationStarted(_)
+            | Event::ActivationExpired(_)
+            | Event::ActivationCancelled(_)
+            | Event::RegistrationLocked(_)
+            | Event::RegistrationUnlocked(_)
+            | Event::RegistrationDeactivated(_)
+            | Event::OperationCreated(_)
+            | Event::ChallengeIssued(_)
+            | Event::OperationExpired(_)
+            | Event::OperationCancelled(_) => Ok(None),
+        }
+    }
+
+    fn of_activation(registration: Id, judged: &ActivationJudgedV1) -> Result<Self, ProofError> {
+        let facts = ActivationFacts {
+            application: judged.application,
+            registration,
+            activation: judged.activation,
+            challenge: judged.challenge,
+            keys: &judged.keys,
+            device_token_hash: judged.device_token_hash,
+            attestation_hash: judged.attestation_hash,
+        };
+        Self::at_activation(&facts, &judged.declared)
+    }
+
+    fn of_authentication(
+        registration: Id,
+        judged: &AuthenticationJudgedV1,
+    ) -> Result<Self, ProofError> {
+        let facts = AuthenticationFacts {
+            application: judged.application,
+            registration,
+            operation: judged.operation,
+            challenge: judged.challenge,
+            decision: judged.decision,
+            level: judged.level,
+            context_hash: judged.context_hash,
+            data_to_sign_hash: judged.data_to_sign_hash,
+        };
+        Self::at_authentication(&facts, &judged.declared)
+    }
+
+    /// The bytes that `key` signs in this part.
+    #[must_use]
+    pub fn message(&self, role: Role, method: Method, key: &PublicKey) -> Vec<u8> {
+        Transcript { key: key.id(), role, method, ..self.base.clone() }.bytes()
+    }
+
+    /// Checks one signature, as the server does, and says what is to be recorded.
+    #[must_use]
+    pub fn check(
+        &self,
+        role: Role,
+        method: Method,
+        key: &PublicKey,
+        signature: &[u8],
+    ) -> VerificationV1 {
+        VerificationV1 {
+            role,
+            method,
+            key: key.to_stored(),
+            signature: signature.to_vec(),
+            verdict: verify(key, &self.message(role, method, key), signature),
+        }
+    }
+
+    /// Checks a recorded signature again, with the library that the server does
+    /// not use.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Key`] if the recorded key is none.
+    pub fn recheck(&self, recorded: &VerificationV1) -> Result<Verdict, ProofError> {
+        let key = recorded.key.check()?;
+        let message = self.message(recorded.role, recorded.method, &key);
+        Ok(verify_independent(&key, &message, &recorded.signature))
+    }
+}

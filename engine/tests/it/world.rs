@@ -1,0 +1,369 @@
+//! A log and its state in memory, driven by hand: given, when, then.
+//!
+//! Every command that is carried out is also taken back out of its records and
+//! decided again: `decide(state, command_of(records)) == records`, always.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use engine::Keytrail;
+use engine::command::{
+    Command, CreateApiKey, CreateApplication, CreateOperation, FinishActivation,
+    FinishAuthentication, Refusal, RequestActivation, StartActivation, StartAuthentication,
+    StartLog, Want,
+};
+use engine::entries::{Activation, Application, Entry, Key, Look, Operation, Registration};
+use engine::events::{Actor, DeclaredV1, Event, KeySetV1, MethodKeyV1, RequestKey, VerificationV1};
+use engine::ids::{Id, Micros, Position};
+use engine::inverse::command_of;
+use engine::key::KeyBytes;
+use engine::machine::{Entries, Machine, Record};
+use engine::reasons::{CodeKind, UserRole};
+use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
+
+pub(crate) const ADMIN: Id = Id([0xad; 16]);
+pub(crate) const BANK: Id = Id([0xba; 16]);
+pub(crate) const APP: Id = Id([0xa1; 16]);
+pub(crate) const DEVICE_KEY: KeyBytes = KeyBytes { x: [1; 32], y: [1; 32] };
+pub(crate) const PIN_KEY: KeyBytes = KeyBytes { x: [2; 32], y: [2; 32] };
+pub(crate) const HARDWARE_KEY: KeyBytes = KeyBytes { x: [3; 32], y: [3; 32] };
+
+#[derive(Default)]
+pub(crate) struct State(pub(crate) BTreeMap<Key, Arc<Entry>>);
+
+impl Entries<Keytrail> for State {
+    fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.0.get(key).cloned()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) records: Vec<Record>,
+    pub(crate) now: Micros,
+    commands: u64,
+    drawn: u64,
+}
+
+pub(crate) fn by(api_key: Id) -> Actor {
+    Actor { api_key, request: None }
+}
+
+impl World {
+    /// A log with an administrator, a bank's back end, and its application.
+    pub(crate) fn new(properties: &[(&str, &str)]) -> Self {
+        let mut world = Self { now: Micros(1_000_000), ..Self::default() };
+        world.done(Want::StartLog(StartLog {
+            origin: "keytrail.test/1".into(),
+            software: "0".into(),
+            key: ADMIN,
+            secret_hash: [0; 32],
+        }));
+        world.done(Want::CreateApiKey(CreateApiKey {
+            by: by(ADMIN),
+            key: BANK,
+            role: UserRole::ServiceProvider,
+            service_provider: "bank".into(),
+            name: "back end".into(),
+            secret_hash: [0; 32],
+        }));
+        world.done(Want::CreateApplication(CreateApplication {
+            by: by(ADMIN),
+            application: APP,
+            name: "app".into(),
+            service_provider: "bank".into(),
+            properties: properties.iter().map(|&(n, v)| (n.into(), v.into())).collect(),
+        }));
+        world
+    }
+
+    pub(crate) fn look(&self) -> Look<'_> {
+        Look(&self.state)
+    }
+
+    /// A fresh id.
+    pub(crate) fn id(&mut self) -> Id {
+        self.drawn += 1;
+        let mut id = [0x11; 16];
+        id[..8].copy_from_slice(&self.drawn.to_be_bytes());
+        Id(id)
+    }
+
+    /// Fresh 32 bytes.
+    pub(crate) fn bytes(&mut self) -> [u8; 32] {
+        let id = self.id();
+        let mut bytes = [0x22; 32];
+        bytes[..16].copy_from_slice(&id.0);
+        bytes
+    }
+
+    pub(crate) fn wait_s(&mut self, seconds: u64) {
+        self.now = self.now.plus_s(seconds);
+    }
+
+    /// Carries out a command, or says why not.
+    pub(crate) fn execute(&mut self, want: Want) -> Result<Vec<Event>, Refusal> {
+        self.commands += 1;
+        let mut event_id = [0xee; 16];
+        event_id[..8].copy_from_slice(&self.commands.to_be_bytes());
+        let command = Command { event_id: Id(event_id).first_of_command(), want };
+        let before = State(self.state.0.clone());
+        let drafts = Keytrail::decide(&before, self.now, &command)?;
+        let mut made = Vec::new();
+        for draft in &drafts {
+            let head = Keytrail::head(&self.state, draft.stream);
+            let record = Record {
+                position: Position(self.records.len() as u64),
+                time: self.now,
+                stream_version: head.version,
+                stream_prev: head.last,
+                correlation: Id::NIL,
+                causation: command.event_id,
+                draft: draft.clone(),
+            };
+            for (key, entry) in Keytrail::evolve(&self.state, &record) {
+                match entry {
+                    Some(entry) => {
+                        assert!(entry.fits(&key));
+                        let bytes = Keytrail::entry_bytes(&entry);
+                        assert_eq!(Keytrail::entry_of(&key, &bytes).as_ref(), Some(&*entry));
+                        assert_eq!(Key::from_bytes(&key.bytes()), Some(key));
+                        self.state.0.insert(key, entry);
+                    }
+                    None => {
+                        self.state.0.remove(&key);
+                    }
+                }
+            }
+            let after = Keytrail::head(&self.state, draft.stream);
+            assert_eq!(after.version, head.version + 1, "every record moves its stream");
+            made.push(record.clone());
+            self.records.push(record);
+        }
+        if !made.is_empty() {
+            let again = Keytrail::decide(&before, self.now, &command_of(&made).unwrap());
+            assert_eq!(again.as_ref(), Ok(&drafts), "the records give the command back");
+        }
+        Ok(drafts
+            .iter()
+            .map(|draft| Event::decode(draft.event_type, draft.schema, &draft.clear).unwrap())
+            .collect())
+    }
+
+    #[track_caller]
+    pub(crate) fn done(&mut self, want: Want) -> Vec<Event> {
+        self.execute(want).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn refused(&mut self, want: Want) -> Refusal {
+        self.execute(want).unwrap_err()
+    }
+
+    pub(crate) fn application(&self) -> Arc<Application> {
+        self.look().application(APP).unwrap()
+    }
+
+    pub(crate) fn registration(&self, id: Id) -> Arc<Registration> {
+        self.look().registration(id).unwrap()
+    }
+
+    pub(crate) fn activation(&self, id: Id) -> Arc<Activation> {
+        self.look().activation(id).unwrap()
+    }
+
+    pub(crate) fn operation(&self, id: Id) -> Arc<Operation> {
+        self.look().operation(id).unwrap()
+    }
+
+    pub(crate) fn configure(&mut self, name: &str, value: &str) -> Vec<Event> {
+        let version = self.application().config_version;
+        self.done(Want::ChangeConfiguration(engine::command::ChangeConfiguration {
+            by: by(ADMIN),
+            application: APP,
+            version,
+            properties: vec![(name.into(), value.into())],
+        }))
+    }
+
+    pub(crate) fn activation_request(&mut self, registration: Option<Id>) -> RequestActivation {
+        RequestActivation {
+            by: by(BANK),
+            application: APP,
+            registration: registration.unwrap_or_else(|| self.id()),
+            again: registration.is_some(),
+            activation: self.id(),
+            code_hash: self.bytes(),
+            qr_hash: self.bytes(),
+            subject: if registration.is_some() { Id::NIL } else { Id([0x5b; 16]) },
+            sealed: if registration.is_some() { Vec::new() } else { vec![1, 2, 3] },
+        }
+    }
+
+    /// An activation that waits for its keys.
+    pub(crate) fn started(
+        &mut self,
+        registration: Option<Id>,
+        client_version: &str,
+    ) -> FinishActivation {
+        let request = self.activation_request(registration);
+        let activation = request.activation;
+        self.done(Want::RequestActivation(request));
+        let challenge = self.bytes();
+        self.done(Want::StartActivation(StartActivation {
+            activation,
+            with: CodeKind::Typed,
+            nonce_hash: [7; 32],
+            challenge,
+            client_version: client_version.into(),
+        }));
+        let mut finish = FinishActivation {
+            activation,
+            challenge,
+            declared: declared(client_version, HwKeyClientStatus::Signed),
+            keys: KeySetV1 {
+                software: vec![
+                    MethodKeyV1 { method: Method::Device, key: DEVICE_KEY },
+                    MethodKeyV1 { method: Method::DevicePin, key: PIN_KEY },
+                ],
+                hardware: Some(HARDWARE_KEY),
+            },
+            device_token_hash: [9; 32],
+            attestation_hash: [0; 32],
+            body_digest: self.bytes(),
+            verifications: Vec::new(),
+            sealed: Vec::new(),
+        };
+        finish.verifications = vec![
+            checked(Role::Software, Method::Device, DEVICE_KEY, Verdict::Valid),
+            checked(Role::Software, Method::DevicePin, PIN_KEY, Verdict::Valid),
+            checked(Role::Hardware, Method::Device, HARDWARE_KEY, Verdict::Valid),
+        ];
+        finish
+    }
+
+    pub(crate) fn registration_of(&self, finish: &FinishActivation) -> Id {
+        self.activation(finish.activation).registration
+    }
+
+    /// An active registration with a PIN and a hardware key.
+    pub(crate) fn active(&mut self) -> Id {
+        let finish = self.started(None, "3.8");
+        let id = self.registration_of(&finish);
+        self.done(Want::FinishActivation(Box::new(finish)));
+        id
+    }
+
+    /// An active registration with a PIN and no hardware key.
+    pub(crate) fn active_without(&mut self, status: HwKeyClientStatus, client_version: &str) -> Id {
+        let mut finish = self.started(None, client_version);
+        finish.keys.hardware = None;
+        finish.declared.hw_key_client_status = status;
+        finish.verifications.retain(|checked| checked.role != Role::Hardware);
+        let id = self.registration_of(&finish);
+        self.done(Want::FinishActivation(Box::new(finish)));
+        id
+    }
+
+    pub(crate) fn operation_request(&mut self, registration: Id, level: Level) -> CreateOperation {
+        CreateOperation {
+            by: by(BANK),
+            operation: self.id(),
+            registration,
+            level,
+            methods: Vec::new(),
+            lifetime_s: None,
+            context_hash: [0; 32],
+            data_to_sign_hash: [0; 32],
+            sealed: Vec::new(),
+        }
+    }
+
+    /// An operation that waits for an answer.
+    pub(crate) fn asked(&mut self, registration: Id, level: Level) -> Id {
+        let request = self.operation_request(registration, level);
+        let id = request.operation;
+        self.done(Want::CreateOperation(request));
+        id
+    }
+
+    pub(crate) fn start(&mut self, operation: Id) -> Result<Vec<Event>, Refusal> {
+        let challenge = self.bytes();
+        self.execute(Want::StartAuthentication(StartAuthentication {
+            operation,
+            challenge,
+            client_version: "3.8".into(),
+        }))
+    }
+
+    /// An answer to the outstanding challenge with these verdicts, in the order
+    /// software, possession, hardware; none where no signature came.
+    pub(crate) fn answer(
+        &mut self,
+        operation: Id,
+        method: Method,
+        verdicts: [Option<Verdict>; 3],
+    ) -> FinishAuthentication {
+        let state = self.operation(operation);
+        let registration = self.registration(state.registration);
+        let own = if method == Method::Device { DEVICE_KEY } else { PIN_KEY };
+        let parts =
+            [(Role::Software, own), (Role::Possession, DEVICE_KEY), (Role::Hardware, HARDWARE_KEY)];
+        FinishAuthentication {
+            operation,
+            challenge: state.challenge.unwrap_or_default(),
+            method,
+            decision: Decision::Approve,
+            declared: declared("3.8", HwKeyClientStatus::Signed),
+            body_digest: self.bytes(),
+            keys_at: registration.keys_at,
+            verifications: parts
+                .into_iter()
+                .zip(verdicts)
+                .filter_map(|((role, key), verdict)| Some(checked(role, method, key, verdict?)))
+                .collect(),
+            sealed: Vec::new(),
+        }
+    }
+
+    /// Starts, answers and judges in one go.
+    #[track_caller]
+    pub(crate) fn judged(
+        &mut self,
+        operation: Id,
+        method: Method,
+        verdicts: [Option<Verdict>; 3],
+    ) -> engine::events::AuthenticationJudgedV1 {
+        self.start(operation).unwrap();
+        let answer = self.answer(operation, method, verdicts);
+        let events = self.done(Want::FinishAuthentication(Box::new(answer)));
+        match &events[0] {
+            Event::AuthenticationJudged(judged) => (**judged).clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) fn declared(client_version: &str, status: HwKeyClientStatus) -> DeclaredV1 {
+    DeclaredV1 {
+        client_version: client_version.into(),
+        hw_key_client_status: status,
+        channel_binding: [0; 32],
+        client_data_hash: [0; 32],
+        risk_data_hash: [0; 32],
+    }
+}
+
+pub(crate) fn checked(
+    role: Role,
+    method: Method,
+    key: KeyBytes,
+    verdict: Verdict,
+) -> VerificationV1 {
+    VerificationV1 { role, method, key, signature: vec![0x30], verdict }
+}
+
+pub(crate) fn request(id: u8, digest: u8) -> Option<RequestKey> {
+    Some(RequestKey { id: [id; 16], digest: [digest; 16] })
+}
