@@ -5,6 +5,7 @@
 //! [`BlockLog`] never sees an event.
 
 use engine::ids::Position;
+use engine::machine::Record;
 
 use crate::record::{self, Chain, RecordError};
 
@@ -68,6 +69,27 @@ impl Block {
         self.frames.extend_from_slice(record);
         self.chain = record::chain(record);
         self.count += 1;
+    }
+
+    /// Adds `record`, which follows the present end of the block, without a copy
+    /// of its bytes in between.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Long`]; the block has not changed then.
+    pub fn push_record(&mut self, record: &Record) -> Result<(), RecordError> {
+        let start = self.frames.len();
+        self.frames.extend_from_slice(&[0; 4]);
+        if let Err(error) = record::encode_into(record, &self.chain, &mut self.frames) {
+            self.frames.truncate(start);
+            return Err(error);
+        }
+        let bytes = &self.frames[start + 4..];
+        let len = (bytes.len() as u32).to_be_bytes();
+        self.chain = record::chain(bytes);
+        self.frames[start..start + 4].copy_from_slice(&len);
+        self.count += 1;
+        Ok(())
     }
 
     /// The encoded records in order. Ends early at a frame that is cut short.

@@ -1,13 +1,30 @@
 //! Reading records: recent ones from memory, older ones from sled, and from the
 //! journal where sled lacks them.
+//!
+//! Reads may wait for the disk: from async code, call them on a blocking pool,
+//! unless the position is among the last few thousand.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use engine::ids::Position;
 use engine::machine::Record;
 use tokio::sync::watch;
 
-use crate::block::Head;
+use crate::block::{Block, Head};
+use crate::logtree;
+use crate::record;
+use crate::trouble::{Trouble, guarded};
+
+/// Records that stay in memory after they have reached sled.
+const RECENT_KEPT: u64 = 4_096;
+
+/// Blocks from sled that stay in memory.
+const BLOCKS_KEPT: usize = 16;
+
+/// Records read from the journal at once.
+const FALLBACK_STEP: usize = 64;
 
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,13 +44,48 @@ pub enum ReadError {
 
 /// Reads durable records. Cheap to clone.
 #[derive(Clone)]
-pub struct LogReader {}
+pub struct LogReader {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    head: watch::Receiver<Head>,
+    recent: Arc<RecentRecords>,
+    tree: sled::Tree,
+    blocks: Mutex<VecDeque<Arc<Block>>>,
+    journal: Box<dyn Fallback>,
+    trouble: Arc<Trouble>,
+}
+
+/// The copy of the log that is read where sled has no answer.
+pub(crate) trait Fallback: Send + Sync {
+    /// Encoded records in order from `from`, at least one and at most `limit`.
+    fn records(&self, from: Position, limit: usize) -> io::Result<Vec<Vec<u8>>>;
+}
+
+/// Records from one place, the first of them the one asked for.
+enum Chunk {
+    Recent(Arc<Recent>),
+    Block(Arc<Block>),
+    Journal(Vec<Vec<u8>>),
+}
 
 impl LogReader {
+    pub(crate) fn new(
+        head: watch::Receiver<Head>,
+        recent: Arc<RecentRecords>,
+        tree: sled::Tree,
+        journal: Box<dyn Fallback>,
+        trouble: Arc<Trouble>,
+    ) -> Self {
+        let blocks = Mutex::new(VecDeque::with_capacity(BLOCKS_KEPT));
+        Self { inner: Arc::new(Inner { head, recent, tree, blocks, journal, trouble }) }
+    }
+
     /// The durable head.
     #[must_use]
     pub fn head(&self) -> Head {
-        Head { size: 0, chain: [0; 32] }
+        *self.inner.head.borrow()
     }
 
     /// The record at `position`.
@@ -42,7 +94,10 @@ impl LogReader {
     ///
     /// [`ReadError`].
     pub fn record(&self, position: Position) -> Result<Arc<Record>, ReadError> {
-        Err(ReadError::Beyond(position))
+        match self.read(position, 1)?.pop() {
+            Some(record) => Ok(record),
+            None => Err(ReadError::Beyond(position)),
+        }
     }
 
     /// The bytes of the record at `position`.
@@ -51,7 +106,15 @@ impl LogReader {
     ///
     /// [`ReadError`].
     pub fn raw(&self, position: Position) -> Result<Vec<u8>, ReadError> {
-        Err(ReadError::Beyond(position))
+        if position.0 >= self.head().size {
+            return Err(ReadError::Beyond(position));
+        }
+        let bytes = match self.chunk(position)? {
+            Chunk::Recent(recent) => logtree::bytes_at(&recent.block, position).map(<[u8]>::to_vec),
+            Chunk::Block(block) => logtree::bytes_at(&block, position).map(<[u8]>::to_vec),
+            Chunk::Journal(records) => records.into_iter().next(),
+        };
+        bytes.ok_or_else(|| damaged(position, "its block is too short"))
     }
 
     /// Records in order from `from`: at most `limit`, fewer only at the head.
@@ -60,13 +123,158 @@ impl LogReader {
     ///
     /// [`ReadError::Damaged`].
     pub fn read(&self, from: Position, limit: usize) -> Result<Vec<Arc<Record>>, ReadError> {
-        let _ = (from, limit);
-        Ok(Vec::new())
+        let left = usize::try_from(self.head().size.saturating_sub(from.0)).unwrap_or(usize::MAX);
+        let wanted = limit.min(left);
+        let mut found = Vec::with_capacity(wanted.min(1_024));
+        while found.len() < wanted {
+            let next = Position(from.0 + found.len() as u64);
+            let before = found.len();
+            self.take(next, wanted, &mut found)?;
+            if found.len() == before {
+                return Err(damaged(next, "its block is too short"));
+            }
+        }
+        Ok(found)
     }
 
     /// Follows the durable head: changes whenever the log grows.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Head> {
-        watch::channel(self.head()).1
+        self.inner.head.clone()
+    }
+
+    /// Adds records from `position` on to `found`, up to `wanted` in all.
+    fn take(
+        &self,
+        position: Position,
+        wanted: usize,
+        found: &mut Vec<Arc<Record>>,
+    ) -> Result<(), ReadError> {
+        let room = wanted - found.len();
+        match self.chunk(position)? {
+            Chunk::Recent(recent) => {
+                let skipped = (position.0 - recent.block.first.0) as usize;
+                found.extend(recent.records.iter().skip(skipped).take(room).cloned());
+            }
+            Chunk::Block(block) => {
+                let skipped = (position.0 - block.first.0) as usize;
+                decode_all(block.records().skip(skipped).take(room), position, found)?;
+            }
+            Chunk::Journal(records) => {
+                decode_all(records.iter().map(Vec::as_slice).take(room), position, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(&self, position: Position) -> Result<Chunk, ReadError> {
+        if let Some(recent) = self.inner.recent.with(position) {
+            return Ok(Chunk::Recent(recent));
+        }
+        match self.stored_block(position) {
+            Ok(block) => Ok(Chunk::Block(block)),
+            Err(why) => {
+                self.inner.trouble.note_damage(&why);
+                self.from_journal(position)
+            }
+        }
+    }
+
+    fn stored_block(&self, position: Position) -> Result<Arc<Block>, String> {
+        let mut blocks = self.inner.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(block) = blocks.iter().find(|block| holds(block, position)) {
+            return Ok(Arc::clone(block));
+        }
+        drop(blocks);
+        let block = guarded(|| logtree::block_with(&self.inner.tree, position))?
+            .ok_or_else(|| format!("the tree has no record at {}", position.0))?;
+        let block = Arc::new(block);
+        blocks = self.inner.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.truncate(BLOCKS_KEPT - 1);
+        blocks.push_front(Arc::clone(&block));
+        Ok(block)
+    }
+
+    fn from_journal(&self, position: Position) -> Result<Chunk, ReadError> {
+        let records = self.inner.journal.records(position, FALLBACK_STEP);
+        match records {
+            Ok(records) if records.is_empty() => Err(damaged(position, "the journal lacks it")),
+            Ok(records) => Ok(Chunk::Journal(records)),
+            Err(error) => Err(damaged(position, &error.to_string())),
+        }
+    }
+}
+
+fn holds(block: &Block, position: Position) -> bool {
+    (block.first.0..block.head().size).contains(&position.0)
+}
+
+fn damaged(position: Position, why: &str) -> ReadError {
+    ReadError::Damaged { position, why: why.to_owned() }
+}
+
+fn decode_all<'a>(
+    records: impl Iterator<Item = &'a [u8]>,
+    first: Position,
+    found: &mut Vec<Arc<Record>>,
+) -> Result<(), ReadError> {
+    for (position, bytes) in (first.0..).map(Position).zip(records) {
+        let (record, _) =
+            record::decode(bytes).map_err(|error| damaged(position, &error.to_string()))?;
+        if record.position != position {
+            return Err(damaged(position, "another record stands in its place"));
+        }
+        found.push(Arc::new(record));
+    }
+    Ok(())
+}
+
+/// A durable group as the sequencer made it.
+pub(crate) struct Recent {
+    pub(crate) block: Block,
+    pub(crate) records: Vec<Arc<Record>>,
+}
+
+/// The last groups: all that sled may not have yet, and some more.
+#[derive(Default)]
+pub(crate) struct RecentRecords {
+    inner: RwLock<Groups>,
+}
+
+#[derive(Default)]
+struct Groups {
+    groups: VecDeque<Arc<Recent>>,
+    records: u64,
+    /// Position up to which sled has everything.
+    written: u64,
+}
+
+impl RecentRecords {
+    /// Adds a group that follows the last one.
+    pub(crate) fn push(&self, recent: Arc<Recent>) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.records += u64::from(recent.block.count);
+        inner.groups.push_back(recent);
+    }
+
+    /// Takes note that sled has everything before `end`.
+    pub(crate) fn written(&self, end: u64) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.written = end;
+        while let Some(first) = inner.groups.front() {
+            let count = u64::from(first.block.count);
+            if first.block.head().size > inner.written || inner.records - count < RECENT_KEPT {
+                break;
+            }
+            inner.records -= count;
+            inner.groups.pop_front();
+        }
+    }
+
+    fn with(&self, position: Position) -> Option<Arc<Recent>> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let after = inner.groups.partition_point(|group| group.block.first <= position);
+        let group = inner.groups.get(after.checked_sub(1)?)?;
+        holds(&group.block, position).then(|| Arc::clone(group))
     }
 }

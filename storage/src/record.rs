@@ -66,12 +66,28 @@ pub enum RecordError {
 ///
 /// [`RecordError::Long`] beyond [`RECORD_MAX`].
 pub fn encode(record: &Record, prev: &Chain) -> Result<Vec<u8>, RecordError> {
+    let mut out = Vec::with_capacity(encoded_len(record));
+    encode_into(record, prev, &mut out)?;
+    Ok(out)
+}
+
+/// Length of `record` as bytes.
+fn encoded_len(record: &Record) -> usize {
+    HEADER_LEN + record.draft.clear.len() + record.draft.sealed.len()
+}
+
+/// Appends the bytes of `record` to `out`, as [`encode`] gives them.
+///
+/// # Errors
+///
+/// [`RecordError::Long`] beyond [`RECORD_MAX`]; `out` has not changed then.
+pub fn encode_into(record: &Record, prev: &Chain, out: &mut Vec<u8>) -> Result<(), RecordError> {
     let draft = &record.draft;
-    let len = HEADER_LEN + draft.clear.len() + draft.sealed.len();
+    let len = encoded_len(record);
     if len > RECORD_MAX {
         return Err(RecordError::Long);
     }
-    let mut out = Vec::with_capacity(len);
+    out.reserve(len);
     out.push(FORMAT_1);
     out.push(CODEC_BINCODE_1);
     out.extend_from_slice(&draft.event_type.to_be_bytes());
@@ -93,7 +109,7 @@ pub fn encode(record: &Record, prev: &Chain) -> Result<Vec<u8>, RecordError> {
     out.extend_from_slice(&(draft.sealed.len() as u32).to_be_bytes());
     out.extend_from_slice(&draft.clear);
     out.extend_from_slice(&draft.sealed);
-    Ok(out)
+    Ok(())
 }
 
 /// The record that `bytes` hold, and the chain value it follows.
