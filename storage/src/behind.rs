@@ -228,6 +228,7 @@ impl<M: Machine> Behind<M> {
     }
 
     /// Puts changes, and the position they lead to, into the tree `state`.
+    #[expect(clippy::type_complexity, reason = "pairs of key and entry, named by the trait")]
     pub(crate) fn write_state(
         &mut self,
         changes: Vec<Change<M>>,

@@ -296,6 +296,10 @@ pub(crate) fn start<M: Machine, L: BlockLog + 'static>(
         std::thread::Builder::new().name("ticks".to_owned()).spawn(move || {
             let tick = std::time::Duration::from_millis(tick_ms.max(1));
             loop {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "this thread is the tick; tests have none and call sweep"
+                )]
                 std::thread::sleep(tick);
                 let Some(queue) = weak.upgrade() else { return };
                 // A full queue wakes the writer in any case.
@@ -325,12 +329,15 @@ impl<M: Machine> Entries<M> for View<'_, M> {
     }
 }
 
+/// What a command came to.
+type Outcome<M> = Result<Executed, ExecuteError<<M as Machine>::Refusal>>;
+
 /// A group in the making. Nothing of it is visible yet.
 struct Draft<M: Machine> {
     block: Block,
     records: Vec<Arc<Record>>,
     changes: HashMap<M::Key, Option<Arc<M::Entry>>>,
-    answers: Vec<(Option<Reply<M>>, Result<Executed, ExecuteError<M::Refusal>>)>,
+    answers: Vec<(Option<Reply<M>>, Outcome<M>)>,
 }
 
 /// The writer's thread.

@@ -258,6 +258,7 @@ impl<M: Machine> Layers<M> {
     }
 
     /// Adds what the tree has in a range, overruled by `newer`, to `found`.
+    #[expect(clippy::type_complexity, reason = "pairs of key and entry, named by the trait")]
     fn merge(
         &self,
         from: &[u8],
