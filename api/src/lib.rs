@@ -1,1 +1,19 @@
-//! placeholder
+//! keytrail over HTTP and on the command line.
+//!
+//! The only crate that knows all the others, the machine's clock and its
+//! network. What it decides itself is who may call and how answers look; the
+//! rules are in `engine`, the log in `storage`.
+//!
+//! Start reading at [`server`], then [`http`]. `src/main.rs` calls [`cli::run`].
+
+pub mod auth;
+pub mod cli;
+pub mod http;
+pub mod limiter;
+pub mod logging;
+pub mod openapi;
+pub mod ports;
+pub mod problem;
+pub mod server;
+pub mod settings;
+pub mod tls;

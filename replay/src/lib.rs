@@ -1,1 +1,1 @@
-//! placeholder
+//! Views folded from the log: rebuild, verify, time travel, export.

@@ -5,7 +5,7 @@
 //! `state`, in one batch. If the process dies anywhere in between, each tree
 //! stands at some earlier position and is caught up from the journal.
 //!
-//! It may fall behind by [`LAG_MAX`] records; then the sequencer waits.
+//! It may fall behind by a bounded number of records and bytes; then the sequencer waits.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use engine::ids::Position;
 use engine::machine::{Change, Machine};
 
+use crate::block::Block;
 use crate::database;
 use crate::fold::{Digest, StateDigest};
 use crate::logtree::LogTree;
@@ -23,8 +24,8 @@ use crate::snapshot::{SnapshotError, Step, Taking};
 use crate::state::{Cached, ENTRY, Layers, META, Meta, entry_key};
 use crate::trouble::{Trouble, guarded, panic_text};
 
-/// Records that may be durable and not yet in sled.
-pub(crate) const LAG_MAX: u64 = 65_536;
+/// Bytes of records that may be durable and not yet in sled.
+const LAG_BYTES_MAX: usize = 256 << 20;
 
 /// Changes that go into one batch of sled, roughly: all reads of sled wait
 /// while a batch is applied.
@@ -57,6 +58,7 @@ struct Inner<M: Machine> {
     groups: VecDeque<Group<M>>,
     /// Records pushed and not yet in sled.
     lag: u64,
+    lag_bytes: usize,
     requests: VecDeque<Request>,
     /// For tests: nothing is taken while set.
     held: bool,
@@ -83,6 +85,7 @@ impl<M: Machine> Queue<M> {
         let inner = Inner {
             groups: VecDeque::new(),
             lag: 0,
+            lag_bytes: 0,
             requests: VecDeque::new(),
             held: false,
             closed: false,
@@ -98,6 +101,7 @@ impl<M: Machine> Queue<M> {
     pub(crate) fn push(&self, group: Group<M>) {
         let mut inner = self.lock();
         inner.lag += u64::from(group.recent.block.count);
+        inner.lag_bytes += group.recent.block.frames.len();
         inner.groups.push_back(group);
         self.more.notify_one();
     }
@@ -105,7 +109,8 @@ impl<M: Machine> Queue<M> {
     /// Waits until there is room for another group.
     pub(crate) fn wait_for_room(&self, lag_max: u64, trouble: &Trouble) {
         let mut inner = self.lock();
-        while inner.lag >= lag_max && !trouble.is_dead() {
+        let full = |inner: &Inner<M>| inner.lag >= lag_max || inner.lag_bytes >= LAG_BYTES_MAX;
+        while full(&inner) && !inner.closed && !trouble.is_dead() {
             inner = self.less.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -180,9 +185,10 @@ impl<M: Machine> Queue<M> {
         }
     }
 
-    fn done(&self, records: u64) {
+    fn done(&self, records: u64, bytes: usize) {
         let mut inner = self.lock();
-        inner.lag = inner.lag.saturating_sub(records);
+        inner.lag -= records;
+        inner.lag_bytes -= bytes;
         self.less.notify_all();
     }
 }
@@ -258,9 +264,10 @@ impl<M: Machine> Behind<M> {
     pub(crate) fn write(&mut self, groups: Vec<Group<M>>) -> Result<(), String> {
         let Some(last) = groups.last() else { return Ok(()) };
         let head = last.recent.block.head();
-        let records: u64 = groups.iter().map(|group| u64::from(group.recent.block.count)).sum();
-        let bytes = groups.iter().flat_map(|group| group.recent.block.records());
-        guarded(|| self.log.append(bytes))?;
+        let blocks = || groups.iter().map(|group| &group.recent.block);
+        let count: u64 = blocks().map(|block| u64::from(block.count)).sum();
+        let len: usize = blocks().map(|block| block.frames.len()).sum();
+        guarded(|| self.log.append(blocks().flat_map(Block::records)))?;
         let mut latest = HashMap::new();
         for (key, entry) in groups.into_iter().flat_map(|group| group.changes) {
             latest.insert(key, entry);
@@ -270,7 +277,7 @@ impl<M: Machine> Behind<M> {
         let written = self.write_state(latest.into_iter().collect())?;
         self.layers.written(written, head.size);
         self.recent.written(head.size);
-        self.queue.done(records);
+        self.queue.done(count, len);
         Ok(())
     }
 

@@ -212,7 +212,7 @@ pub enum AppendError {
 
 /// An append-only log of blocks with one writer.
 ///
-/// Every implementation passes `storage::conformance`.
+/// Every implementation is held to one suite of tests, `conformance`.
 pub trait BlockLog: Send {
     /// The durable head: what a power cut cannot take back.
     fn head(&self) -> Head;

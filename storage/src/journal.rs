@@ -1,15 +1,37 @@
 //! The journal: plain append-only segment files, the copy of the log that
 //! makes an acknowledged event safe.
+//!
+//! A group is acknowledged after it was written into space that was reserved
+//! and synced before, and then synced itself; the next one is written only
+//! after that. So a crash can leave at most one group that is not whole, it is
+//! the last one, and nobody was told of it. Opening cuts such a group. Anything
+//! else that is wrong is damage: it is repaired from a [`Witness`] where the
+//! chain proves what the witness says, or the journal does not open.
+
+mod finding;
+mod format;
+mod recover;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod walk;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::ids::Position;
 use engine::machine::Entropy;
 
-use crate::block::{AppendError, Block, BlockLog, Head};
-use crate::disk::Disk;
+pub use finding::{Damage, Finding};
+use format::{GROUP_HEADER_LEN, SegmentHeader};
+use scan::{Part, Scan, read_headers};
+use segment::{Active, Reservation};
+use walk::{Place, Step, Walk, segment_name};
+
+use crate::block::{self, AppendError, Block, BlockLog, Head};
+use crate::disk::{Disk, Open};
 use crate::record::Chain;
 
 /// When a segment is full.
@@ -94,26 +116,6 @@ impl Witness for NoWitness {
     }
 }
 
-/// Something wrong in the journal's files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The file.
-    pub file: PathBuf,
-    /// Where in the file, in bytes.
-    pub offset: u64,
-    /// The position of the first record concerned.
-    pub position: Position,
-    /// What is wrong.
-    pub what: Damage,
-}
-
-/// What is wrong with a part of a journal file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Damage {
-    /// Later replaced.
-    Torn,
-}
-
 /// What opening the journal found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
@@ -128,17 +130,46 @@ pub struct Recovery {
     pub restored_records: u64,
 }
 
-/// Why the journal cannot be opened for writing.
+/// Why the journal cannot be opened for writing. Nothing was lost by trying.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Later replaced.
+    /// A file operation failed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system says.
+        #[source]
         source: io::Error,
     },
+    /// Records that were durable are damaged or missing, and nothing here proves
+    /// what they were.
+    #[error("the log is damaged and cannot be repaired from the second copy: {}; put back the named files from a copy of the folder log/, then start again", list(.0))]
+    Damaged(Vec<Finding>),
+    /// The log ends before a head that was durable.
+    #[error("the log ends at record {size}, but {} knows {} records; put back the newest copy of the folder log/, then start again", known.source, known.size)]
+    Lost {
+        /// Number of records found.
+        size: u64,
+        /// What was durable once.
+        known: KnownHead,
+    },
+    /// The log has another history than a head that was durable.
+    #[error("the log is not the one that {} knows: they differ at or before record {}; put back the folder log/ that belongs here", known.source, known.size)]
+    Diverged {
+        /// What was durable once.
+        known: KnownHead,
+    },
+    /// The origin file is missing or holds no origin line.
+    #[error("{}: no origin line, but there are segments of a log that is not the configured one", path.display())]
+    Origin {
+        /// The origin file.
+        path: PathBuf,
+    },
+}
+
+fn list(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether there is room for what comes.
@@ -153,7 +184,30 @@ pub enum Space {
 
 /// The journal, open for writing. Its only writer.
 pub struct Journal {
-    _private: (),
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    origin: String,
+    genesis: Chain,
+    limits: Limits,
+    head: Head,
+    sealed: Vec<(Position, u64)>,
+    /// None where the last segment is sealed: the next append makes one.
+    active: Option<Active>,
+    reservation: Mutex<Reservation>,
+    /// Keys of the next segments, drawn ahead, so that appending needs no entropy.
+    keys: blake3::OutputReader,
+    cursor: Mutex<Option<Cursor>>,
+    failed: bool,
+}
+
+/// Where the last read ended: the next one often goes on there.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    segment: Position,
+    /// A group with this first record,
+    group: Position,
+    /// is at this offset.
+    offset: u64,
 }
 
 impl Journal {
@@ -173,44 +227,187 @@ impl Journal {
         witness: &dyn Witness,
         entropy: &dyn Entropy,
     ) -> Result<(Self, Recovery), OpenError> {
-        let _ = (disk, dir, new_origin, options, witness, entropy);
-        unimplemented!()
+        recover::open(disk, dir, new_origin, options, witness, entropy)
     }
 
     /// The log's origin line.
     #[must_use]
     pub fn origin(&self) -> &str {
-        unimplemented!()
+        &self.origin
     }
 
     /// Whether there is room for what comes.
     #[must_use]
     pub fn space(&self) -> Space {
-        unimplemented!()
+        lock(&self.reservation).space()
     }
 
     /// The sealed segments: first position and number of records of each.
     #[must_use]
     pub fn sealed(&self) -> Vec<(Position, u64)> {
-        unimplemented!()
+        self.sealed.clone()
     }
+
+    fn fail(&mut self, error: io::Error) -> AppendError {
+        self.failed = true;
+        AppendError::Io(error)
+    }
+
+    /// Seals the present segment, if there is one, and begins the next.
+    fn roll(&mut self) -> Result<(), AppendError> {
+        // Space first: without it the present segment stays as it is.
+        let waited = lock(&self.reservation).wait();
+        if let Err(error) = waited {
+            return Err(if segment::is_full(&error) {
+                AppendError::Full
+            } else {
+                self.fail(error)
+            });
+        }
+        if let Some(active) = self.active.take() {
+            if let Err(error) = active.seal() {
+                return Err(self.fail(error));
+            }
+            self.sealed.push((active.header.first, active.records()));
+        }
+        let mut key = [0; 32];
+        self.keys.fill(&mut key);
+        let reserved = segment::reserved_len(&self.limits);
+        let header = segment::header_after(&self.head, self.genesis, reserved, key);
+        let started = lock(&self.reservation).start(header);
+        match started {
+            Ok(active) => self.active = Some(active),
+            Err(error) => return Err(self.fail(error)),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, block: &Block) -> Result<(), AppendError> {
+        if self.active.as_ref().is_none_or(|active| active.is_full(&self.limits)) {
+            self.roll()?;
+        }
+        let Some(active) = &mut self.active else {
+            return Err(self.fail(io::Error::other("there is no segment to write to")));
+        };
+        let room = active.make_room((GROUP_HEADER_LEN + block.frames.len()) as u64);
+        if let Err(error) = room {
+            return Err(if segment::is_full(&error) {
+                AppendError::Full
+            } else {
+                self.fail(error)
+            });
+        }
+        if let Err(error) = active.write(block) {
+            return Err(self.fail(error));
+        }
+        Ok(())
+    }
+
+    /// The first record of the segment that holds `position`.
+    fn segment_of(&self, position: Position) -> Option<Position> {
+        let active = self.active.as_ref().map(|active| active.header.first);
+        if active.is_some_and(|first| first <= position) {
+            return active;
+        }
+        let after = self.sealed.partition_point(|(first, _)| *first <= position);
+        after.checked_sub(1).map(|index| self.sealed[index].0)
+    }
+
+    /// Adds records from `from` on out of one segment to `out`.
+    fn read_segment(
+        &self,
+        segment: Position,
+        from: Position,
+        limit: usize,
+        out: &mut Vec<Vec<u8>>,
+    ) -> io::Result<()> {
+        let path = self.dir.join(segment_name(segment));
+        let file: Arc<dyn crate::disk::DiskFile> = Arc::from(self.disk.open(&path, Open::Read)?);
+        let header: SegmentHeader =
+            read_headers(file.as_ref())?.ok_or_else(|| damaged(&path, from))?.header;
+        let cursor = (*lock(&self.cursor))
+            .filter(|cursor| cursor.segment == segment && cursor.group <= from);
+        let start = cursor.map_or(format::GROUPS_AT, |cursor| cursor.offset);
+        let mut scan = Scan::from(file, &header, start)?;
+        let mut next = from.0;
+        loop {
+            let offset = scan.offset();
+            let Some(group) = scan.peek()? else { return Ok(()) };
+            if group.first.0 >= self.head.size {
+                return Ok(());
+            }
+            *lock(&self.cursor) = Some(Cursor { segment, group: group.first, offset });
+            if group.head().size <= next {
+                scan.skip()?;
+                continue;
+            }
+            let Some(Part::Group { header, payload, .. }) = scan.next()? else {
+                return Err(damaged(&path, Position(next)));
+            };
+            if header.first.0 > next {
+                return Err(damaged(&path, Position(next)));
+            }
+            let skip = (next - header.first.0) as usize;
+            for record in block::frames(&payload).skip(skip) {
+                if out.len() == limit {
+                    return Ok(());
+                }
+                out.push(record.to_vec());
+                next += 1;
+            }
+        }
+    }
+}
+
+fn damaged(path: &Path, position: Position) -> io::Error {
+    let message = format!("{}: record {} is damaged", path.display(), position.0);
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+/// Nothing panics while holding these locks in a state that is half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl BlockLog for Journal {
     fn head(&self) -> Head {
-        unimplemented!()
+        self.head
     }
 
     fn append(&mut self, expect: &Head, block: &Block) -> Result<Head, AppendError> {
-        let _ = (expect, block);
-        unimplemented!()
+        if self.failed {
+            return Err(AppendError::Io(io::Error::other("an earlier write to the log failed")));
+        }
+        block.follows(&self.head, expect)?;
+        self.write(block)?;
+        self.head = block.head();
+        Ok(self.head)
     }
 
     fn read(&self, from: Position, limit: usize) -> io::Result<Vec<Vec<u8>>> {
-        let _ = (from, limit);
-        unimplemented!()
+        let mut out = Vec::new();
+        loop {
+            let next = Position(from.0.saturating_add(out.len() as u64));
+            if out.len() >= limit || next.0 >= self.head.size {
+                return Ok(out);
+            }
+            let segment = self.segment_of(next).ok_or_else(|| damaged(&self.dir, next))?;
+            let before = out.len();
+            self.read_segment(segment, next, limit, &mut out)?;
+            if out.len() == before {
+                return Err(damaged(&self.dir.join(segment_name(segment)), next));
+            }
+        }
     }
 }
+
+/// The file that holds the origin line.
+fn origin_path(dir: &Path) -> PathBuf {
+    dir.join("origin")
+}
+
+/// The longest origin line, in bytes, with its end.
+const ORIGIN_MAX: u64 = 1024;
 
 /// The origin line of the log in `dir`; none if there is no log.
 ///
@@ -218,13 +415,26 @@ impl BlockLog for Journal {
 ///
 /// If the file is there and cannot be read or holds no origin line.
 pub fn read_origin(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, OpenError> {
-    let _ = (disk, dir);
-    unimplemented!()
+    let path = origin_path(dir);
+    let bytes = match disk.read(&path, ORIGIN_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OpenError::Io { path, source }),
+    };
+    let text = String::from_utf8(bytes).ok();
+    let line = text.as_deref().and_then(|text| text.strip_suffix('\n'));
+    match line {
+        Some(line) if !line.is_empty() && !line.contains('\n') => Ok(Some(line.to_owned())),
+        Some(_) | None => Err(OpenError::Origin { path }),
+    }
 }
 
 /// The journal, for reading only: never writes, works on a copy too.
 pub struct JournalReader {
-    _private: (),
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    origin: String,
+    segments: Vec<Position>,
 }
 
 /// What a [`JournalReader`] comes upon, in order.
@@ -243,19 +453,81 @@ impl JournalReader {
     ///
     /// If the folder or its origin line cannot be read.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, OpenError> {
-        let _ = (disk, dir);
-        unimplemented!()
+        let origin = read_origin(disk.as_ref(), dir)?
+            .ok_or_else(|| OpenError::Origin { path: origin_path(dir) })?;
+        let segments = recover::segments(disk.as_ref(), dir)?;
+        Ok(Self { disk, dir: dir.to_path_buf(), origin, segments })
     }
 
     /// The log's origin line.
     #[must_use]
     pub fn origin(&self) -> &str {
-        unimplemented!()
+        &self.origin
     }
 
     /// Everything in order, from the segment that holds `from`. Memory: one group.
     pub fn items(&self, from: Position) -> impl Iterator<Item = io::Result<Item>> + '_ {
-        let _ = from;
-        std::iter::empty()
+        let index = self.segments.partition_point(|first| *first <= from).saturating_sub(1);
+        Items { reader: self, index, walk: None, before: None, over: false }
+    }
+
+    fn place(&self, index: usize, before: Option<Head>) -> Place {
+        let genesis = block::genesis(&self.origin);
+        let start = Head { size: 0, chain: genesis };
+        Place {
+            path: self.dir.join(segment_name(self.segments[index])),
+            first: self.segments[index],
+            before: if index == 0 { Some(start) } else { before },
+            genesis,
+            has_next: index + 1 < self.segments.len(),
+        }
+    }
+}
+
+struct Items<'r> {
+    reader: &'r JournalReader,
+    index: usize,
+    walk: Option<Walk>,
+    before: Option<Head>,
+    over: bool,
+}
+
+impl Items<'_> {
+    fn step(&mut self) -> io::Result<Option<Item>> {
+        loop {
+            if let Some(walk) = &mut self.walk {
+                match walk.next()? {
+                    Some(Step::Group(block)) => return Ok(Some(Item::Block(block))),
+                    Some(Step::Finding(finding)) => return Ok(Some(Item::Finding(finding))),
+                    None => self.before = Some(walk.ending().head),
+                }
+                self.walk = None;
+                self.index += 1;
+            }
+            if self.index >= self.reader.segments.len() {
+                return Ok(None);
+            }
+            let place = self.reader.place(self.index, self.before);
+            let file = Arc::from(self.reader.disk.open(&place.path, Open::Read)?);
+            let gap = recover::gap(&place);
+            self.walk = Some(Walk::new(file, place)?);
+            if let Some(finding) = gap {
+                return Ok(Some(Item::Finding(finding)));
+            }
+        }
+    }
+}
+
+impl Iterator for Items<'_> {
+    type Item = io::Result<Item>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let step = self.step().transpose();
+        // After an error nothing sure can be said of what follows.
+        self.over = !matches!(step, Some(Ok(_)));
+        step
     }
 }

@@ -3,6 +3,8 @@
 mod behind;
 pub mod block;
 mod catchup;
+#[cfg(test)]
+mod conformance;
 mod database;
 mod deadlines;
 pub mod disk;

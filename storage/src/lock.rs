@@ -1,7 +1,8 @@
 //! One process per data folder.
 
-use std::fs::File;
-use std::io;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The right to write to a data folder, held until dropped.
@@ -39,7 +40,51 @@ impl FolderLock {
     ///
     /// [`LockError::Held`] while another process has it.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
-        let _ = dir;
-        unimplemented!()
+        let path = dir.join("lock");
+        let io = |source| LockError::Io { path: path.clone(), source };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Held { dir: dir.to_path_buf(), pid: read_pid(&mut file) });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        // For the message of the next one only: the lock is the system's, and
+        // ends with the process whatever the file holds.
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(16).read_to_string(&mut text).ok()?;
+    text.trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_locked_once_and_free_again_after_the_drop() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(dir.path()).unwrap();
+        let Err(LockError::Held { pid, .. }) = FolderLock::take(dir.path()) else {
+            panic!("locked twice")
+        };
+        assert_eq!(pid, Some(std::process::id()));
+        drop(first);
+        FolderLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_cannot_be_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = FolderLock::take(&dir.path().join("missing"));
+        assert!(matches!(taken, Err(LockError::Io { .. })));
     }
 }

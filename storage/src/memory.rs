@@ -112,3 +112,43 @@ impl<L: BlockLog> BlockLog for FlakyLog<L> {
         self.log.read(from, limit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{block_after, check, fill};
+
+    #[test]
+    fn the_log_in_memory_does_what_every_log_does() {
+        check(&mut MemoryLog::new("test"));
+    }
+
+    #[test]
+    fn a_log_that_is_told_to_work_does_what_every_log_does() {
+        check(&mut FlakyLog::new(MemoryLog::new("test"), [Fate::Works]));
+    }
+
+    #[test]
+    fn a_full_log_writes_nothing_and_goes_on() {
+        let mut log = FlakyLog::new(MemoryLog::new("test"), [Fate::Full]);
+        let head = log.head();
+        let full = log.append(&head, &block_after(&head, 1, 1));
+        assert!(matches!(full, Err(AppendError::Full)));
+        assert_eq!(log.head(), head);
+        fill(&mut log, &[1]);
+        assert_eq!(log.head().size, 1);
+    }
+
+    #[test]
+    fn a_failed_log_takes_nothing_more_and_may_have_written() {
+        for (fate, size) in [(Fate::FailsBefore, 0), (Fate::FailsAfter, 1)] {
+            let mut log = FlakyLog::new(MemoryLog::new("test"), [fate]);
+            for _ in 0..2 {
+                let head = log.head();
+                let failed = log.append(&head, &block_after(&head, 1, 1));
+                assert!(matches!(failed, Err(AppendError::Io(_))), "{fate:?}");
+            }
+            assert_eq!(log.into_inner().head().size, size, "{fate:?}");
+        }
+    }
+}

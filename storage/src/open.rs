@@ -29,7 +29,7 @@ use engine::ids::{Micros, Position};
 use engine::machine::{Clock, Entropy, Machine};
 use tokio::sync::watch;
 
-use crate::behind::{Behind, LAG_MAX, Queue};
+use crate::behind::{Behind, Queue};
 use crate::block::{BlockLog, Head, genesis};
 use crate::catchup::{self, CatchUp};
 use crate::database::{self, Database, DatabaseError};
@@ -74,6 +74,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Memory for sled's own cache, in bytes; sled uses more than it is told.
     pub sled_cache_bytes: u64,
+    /// Records that may be durable and not yet in sled; then writing waits.
+    pub lag_max: u64,
     /// Records between two snapshots of state.
     pub snapshot_every: u64,
     /// A start this many seconds after the last record suspends what time alone
@@ -107,6 +109,7 @@ impl Options {
             queue_max: 4_096,
             cache_bytes: 64 << 20,
             sled_cache_bytes: 64 << 20,
+            lag_max: 65_536,
             snapshot_every: 1 << 20,
             suspend_after_gap_s: None,
             tick_ms: Some(200),
@@ -205,6 +208,7 @@ impl<M: Machine> Store<M> {
             std::fs::create_dir_all(part).map_err(io_error("make", part))?;
         }
         disk.create_dir(&log_dir, Privacy::Shared).map_err(io_error("make", &log_dir))?;
+        disk.sync_dir(dir).map_err(io_error("sync", dir))?;
         let lock = FolderLock::take(dir)?;
         let origin = journal::read_origin(&*disk, &log_dir)?;
         let origin = origin.unwrap_or_else(|| options.origin.clone());
@@ -418,7 +422,7 @@ impl<M: Machine> Running<M> {
             suspension_note,
             suspended,
             queue_max: options.queue_max,
-            lag_max: LAG_MAX,
+            lag_max: options.lag_max.max(1),
         });
         let threads = vec![
             start_thread("keytrail-behind", move || behind.run())?,
@@ -671,3 +675,6 @@ impl Fallback for JournalFallback {
         Ok(Vec::new())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,6 +143,14 @@ impl LogReader {
         self.inner.head.clone()
     }
 
+    /// Takes a block out of sled and all records out of memory.
+    #[cfg(test)]
+    pub(crate) fn forget_block(&self, first: Position) {
+        assert!(self.inner.tree.remove(first.0.to_be_bytes()).unwrap().is_some());
+        self.inner.blocks.lock().unwrap().clear();
+        assert!(self.inner.recent.with(first).is_none());
+    }
+
     /// Adds records from `position` on to `found`, up to `wanted` in all.
     fn take(
         &self,

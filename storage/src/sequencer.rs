@@ -25,7 +25,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::behind::{Group, Queue};
-use crate::block::{AppendError, Block, BlockLog, Head};
+use crate::block::{AppendError, Block, BlockLog, GROUP_BYTES_MAX, Head};
 use crate::deadlines::Deadlines;
 use crate::reader::{Recent, RecentRecords};
 use crate::state::StateReader;
@@ -117,8 +117,8 @@ const GROUP_COMMANDS: usize = 1_024;
 /// Deadlines that one group takes up.
 const GROUP_DEADLINES: usize = 256;
 
-/// The longest records of one command, in bytes, together.
-const COMMAND_BYTES: usize = 1 << 20;
+/// The longest frames of one command, in bytes: whatever group it joins, it fits.
+const COMMAND_BYTES: usize = GROUP_BYTES_MAX - GROUP_BYTES;
 
 /// The most records of one command: [`Id::nth`] counts them in a byte.
 const COMMAND_RECORDS: usize = 255;
@@ -582,10 +582,11 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
         self.shared.read_only.store(false, Ordering::Relaxed);
         count(&self.shared.counts.groups, 1);
         count(&self.shared.counts.records, records.len() as u64);
+        let recent = Arc::new(Recent { block, records });
+        // Records first: what state or head refers to can be read.
+        self.parts.recent.push(Arc::clone(&recent));
         self.parts.state.layers.publish(&changes, head.size);
         self.settle(&changes);
-        let recent = Arc::new(Recent { block, records });
-        self.parts.recent.push(Arc::clone(&recent));
         self.parts.behind.push(Group { recent, changes });
         self.parts.head.send_replace(head);
     }

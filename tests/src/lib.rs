@@ -1,1 +1,1 @@
-//! placeholder
+//! Whole-system tests of keytrail live in `tests/it`.

@@ -1,10 +1,12 @@
 //! The rules against what others have published: Wycheproof's and NIST's
-//! vectors, a second library, and a second encoder.
+//! vectors, a second library, a second encoder, and the protocol document.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agreement;
+mod documented_strategy;
 mod nist;
+mod proofs;
 mod rules;
 mod scripts;
 mod stored;

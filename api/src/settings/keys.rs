@@ -1,0 +1,256 @@
+//! The table of settings: name, kind, help, how a value is read and shown.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{LogFormat, Settings};
+
+/// How a value is written in TOML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// In quotes.
+    Text,
+    /// A whole number.
+    Number,
+    /// `true` or `false`; on the command line the bare flag.
+    Switch,
+}
+
+/// One setting.
+pub struct Key {
+    /// In the file; the flag has hyphens for underscores.
+    pub name: &'static str,
+    /// How it is written.
+    pub kind: Kind,
+    /// A value to show in messages.
+    pub example: &'static str,
+    /// One sentence for `--help`.
+    pub help: &'static str,
+    /// Takes over a value, or says what would be right.
+    pub set: fn(&mut Settings, &str) -> Result<(), String>,
+    /// The value in force, none if it is not set.
+    pub show: fn(&Settings) -> Option<String>,
+}
+
+impl Key {
+    /// Its flag without the leading hyphens.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// A line of TOML that sets it.
+    #[must_use]
+    pub fn line(&self, value: &str) -> String {
+        match self.kind {
+            Kind::Text => format!("{} = {}", self.name, toml::Value::from(value)),
+            Kind::Number | Kind::Switch => format!("{} = {value}", self.name),
+        }
+    }
+}
+
+/// The key of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Every setting, in the order they are shown.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "data",
+        kind: Kind::Text,
+        example: "/var/lib/keytrail",
+        help: "Folder of the store; made on the first start",
+        set: |settings, text| path(text).map(|path| settings.data = path),
+        show: |settings| Some(settings.data.display().to_string()),
+    },
+    Key {
+        name: "listen",
+        kind: Kind::Text,
+        example: "127.0.0.1:8080",
+        help: "IP address and port to listen on; beyond loopback TLS is required",
+        set: |settings, text| {
+            let wanted = "an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080";
+            read(text, wanted).map(|address| settings.listen = address)
+        },
+        show: |settings| Some(settings.listen.to_string()),
+    },
+    Key {
+        name: "tls_cert",
+        kind: Kind::Text,
+        example: "/etc/keytrail/cert.pem",
+        help: "PEM file with the certificate chain, the server's own certificate first",
+        set: |settings, text| path(text).map(|path| settings.tls_cert = Some(path)),
+        show: |settings| settings.tls_cert.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "tls_key",
+        kind: Kind::Text,
+        example: "/etc/keytrail/key.pem",
+        help: "PEM file with the private key of the certificate",
+        set: |settings, text| path(text).map(|path| settings.tls_key = Some(path)),
+        show: |settings| settings.tls_key.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "insecure_behind_proxy",
+        kind: Kind::Switch,
+        example: "true",
+        help: "A proxy in front ends TLS: allow plain HTTP beyond loopback, and take the \
+               sender's address from the last entry of X-Forwarded-For",
+        set: |settings, text| {
+            read(text, "true or false").map(|on| settings.insecure_behind_proxy = on)
+        },
+        show: |settings| Some(settings.insecure_behind_proxy.to_string()),
+    },
+    Key {
+        name: "log_format",
+        kind: Kind::Text,
+        example: "json",
+        help: "How log lines look: human or json",
+        set: |settings, text| {
+            settings.log_format = match text {
+                "human" => LogFormat::Human,
+                "json" => LogFormat::Json,
+                other => return Err(format!("must be human or json, not {other:?}")),
+            };
+            Ok(())
+        },
+        show: |settings| {
+            let text = match settings.log_format {
+                LogFormat::Human => "human",
+                LogFormat::Json => "json",
+            };
+            Some(text.to_owned())
+        },
+    },
+    Key {
+        name: "log_filter",
+        kind: Kind::Text,
+        example: "info,access=off",
+        help: "Which log lines appear: a level, or levels by target, such as info,access=off",
+        set: |settings, text| {
+            let wanted = "a level (error, warn, info, debug, trace), or levels by target, such \
+                          as info,access=off";
+            read::<EnvFilter>(text, wanted).map(|_| settings.log_filter = text.to_owned())
+        },
+        show: |settings| Some(settings.log_filter.clone()),
+    },
+    Key {
+        name: "workers",
+        kind: Kind::Number,
+        example: "4",
+        help: "Threads that serve HTTP; by default one for each processor",
+        set: |settings, text| number(text, 1..=1_024).map(|count| settings.workers = count),
+        show: |settings| Some(settings.workers.to_string()),
+    },
+    Key {
+        name: "state_cache_entries",
+        kind: Kind::Number,
+        example: "200000",
+        help: "State entries kept in memory; about a kilobyte each",
+        set: |settings, text| {
+            number(text, 1_000..=100_000_000).map(|count| settings.state_cache_entries = count)
+        },
+        show: |settings| Some(settings.state_cache_entries.to_string()),
+    },
+    Key {
+        name: "queue_length",
+        kind: Kind::Number,
+        example: "4096",
+        help: "Commands that may wait for the writer before callers are told to come back",
+        set: |settings, text| {
+            number(text, 1..=1_000_000).map(|count| settings.queue_length = count)
+        },
+        show: |settings| Some(settings.queue_length.to_string()),
+    },
+    Key {
+        name: "request_bytes_max",
+        kind: Kind::Number,
+        example: "65536",
+        help: "Longest request body, in bytes",
+        set: |settings, text| {
+            number(text, 1_024..=1_048_576).map(|bytes| settings.request_bytes_max = bytes)
+        },
+        show: |settings| Some(settings.request_bytes_max.to_string()),
+    },
+    Key {
+        name: "code_guess_failures",
+        kind: Kind::Number,
+        example: "10",
+        help: "Wrong activation codes allowed to one source in one window",
+        set: |settings, text| {
+            number(text, 1..=1_000_000).map(|count| settings.code_guess_failures = count)
+        },
+        show: |settings| Some(settings.code_guess_failures.to_string()),
+    },
+    Key {
+        name: "code_guess_window_s",
+        kind: Kind::Number,
+        example: "300",
+        help: "Length of that window, in seconds",
+        set: |settings, text| {
+            number(text, 1..=86_400).map(|seconds| settings.code_guess_window_s = seconds)
+        },
+        show: |settings| Some(settings.code_guess_window_s.to_string()),
+    },
+    Key {
+        name: "drain_s",
+        kind: Kind::Number,
+        example: "30",
+        help: "How long a stop waits for requests that are being served, in seconds",
+        set: |settings, text| number(text, 0..=3_600).map(|seconds| settings.drain_s = seconds),
+        show: |settings| Some(settings.drain_s.to_string()),
+    },
+];
+
+fn read<T: FromStr>(text: &str, wanted: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("must be {wanted}, not {text:?}"))
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.into()) }
+}
+
+fn number<T>(text: &str, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let wanted = format!("must be a whole number from {} to {}", range.start(), range.end());
+    match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Ok(_) | Err(_) => Err(format!("{wanted}, not {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Flags, assemble};
+
+    #[test]
+    fn every_example_and_every_shown_value_is_accepted() {
+        for key in KEYS {
+            let mut settings = Settings::default();
+            (key.set)(&mut settings, key.example).expect(key.name);
+            let shown = (key.show)(&settings).expect(key.name);
+            assert_eq!(shown, key.example, "{}", key.name);
+            // Alone, TLS files and a shown path need no partner to be read as TOML.
+            let line = key.line(&shown);
+            let complaints = assemble(&line, None, &Flags::default()).err().unwrap_or_default();
+            assert!(complaints.iter().all(|c| c.message.contains("TLS needs both")), "{line}");
+        }
+    }
+
+    #[test]
+    fn ranges_include_their_ends_and_nothing_beyond() {
+        let key = find("code_guess_window_s").unwrap();
+        for (text, accepted) in [("0", false), ("1", true), ("86400", true), ("86401", false)] {
+            assert_eq!((key.set)(&mut Settings::default(), text).is_ok(), accepted, "{text}");
+        }
+    }
+}

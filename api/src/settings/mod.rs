@@ -1,0 +1,280 @@
+//! What can be set, where a value came from, and what is wrong with one.
+//!
+//! One table, [`keys::KEYS`], holds every setting once: the TOML file, the
+//! flags of the command line, `config check` and the help text are made from
+//! it. A value comes from the flag, else the file, else the default.
+//!
+//! [`load`] reports all complaints at once, in words for the person who has to
+//! correct the file.
+
+pub mod file;
+pub mod flags;
+pub mod keys;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+pub use flags::Flags;
+
+/// The file that is read if it is there and none is named.
+pub const DEFAULT_FILE: &str = "keytrail.toml";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people at a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that can be set, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The store's folder.
+    pub data: PathBuf,
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// PEM file with the certificate chain, the server's own first.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of the certificate.
+    pub tls_key: Option<PathBuf>,
+    /// Whether a proxy in front ends TLS: allows listening beyond loopback without
+    /// it, and takes the sender's address from `X-Forwarded-For`.
+    pub insecure_behind_proxy: bool,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines appear, in the filter syntax of `tracing-subscriber`.
+    pub log_filter: String,
+    /// Threads that serve HTTP.
+    pub workers: usize,
+    /// State entries kept in memory.
+    pub state_cache_entries: usize,
+    /// Commands that may wait for the writer.
+    pub queue_length: usize,
+    /// Longest request body, in bytes.
+    pub request_bytes_max: usize,
+    /// Wrong activation codes allowed to one source in one window.
+    pub code_guess_failures: u32,
+    /// Length of that window, in seconds.
+    pub code_guess_window_s: u64,
+    /// How long a stop waits for requests that are being served, in seconds.
+    pub drain_s: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data: "keytrail-data".into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tls_cert: None,
+            tls_key: None,
+            insecure_behind_proxy: false,
+            log_format: LogFormat::Human,
+            log_filter: "info".to_owned(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            state_cache_entries: 200_000,
+            queue_length: 4_096,
+            request_bytes_max: 65_536,
+            code_guess_failures: 10,
+            code_guess_window_s: 300,
+            drain_s: 30,
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// The file, at this line (from 1).
+    File(usize),
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(line) => write!(f, "line {line}"),
+            Self::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// The setting or unknown key it is about, if it is about one.
+    pub key: Option<String>,
+    /// The file's line, from 1, if it is in the file.
+    pub line: Option<usize>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Settings and where each came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The settings in force.
+    pub settings: Settings,
+    /// The file that was read, if one was.
+    pub file: Option<PathBuf>,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Loaded {
+    /// Where the value of `key` came from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+}
+
+/// Reads `file`, or [`DEFAULT_FILE`] if it is there, and lays the flags over it.
+///
+/// # Errors
+///
+/// Everything that is wrong, at least one complaint.
+pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Loaded, Vec<Complaint>> {
+    let named = file.map(Path::to_path_buf);
+    let path = named.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
+    let text = match &path {
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|error| vec![unreadable(path, &error)])?
+        }
+        None => String::new(),
+    };
+    assemble(&text, path, flags)
+}
+
+/// As [`load`], with the text of the file.
+///
+/// # Errors
+///
+/// Everything that is wrong, at least one complaint.
+pub fn assemble(
+    text: &str,
+    file: Option<PathBuf>,
+    flags: &Flags,
+) -> Result<Loaded, Vec<Complaint>> {
+    let mut loaded = Loaded { settings: Settings::default(), file, origins: BTreeMap::new() };
+    let mut complaints = file::apply(text, &mut loaded);
+    complaints.extend(flags.apply(&mut loaded));
+    // What a broken value stood for is unknown, so what depends on it is not judged.
+    if complaints.is_empty() {
+        complaints.extend(disagreements(&loaded));
+    }
+    if complaints.is_empty() { Ok(loaded) } else { Err(complaints) }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Complaint {
+    let message = format!("cannot read {}: {error}", path.display());
+    Complaint { key: None, line: None, message }
+}
+
+/// What no single setting is to blame for.
+fn disagreements(loaded: &Loaded) -> Vec<Complaint> {
+    let settings = &loaded.settings;
+    let complain = |key: &str, message: String| {
+        let line = match loaded.origin(key) {
+            Origin::File(line) => Some(*line),
+            Origin::Default | Origin::Flag => None,
+        };
+        vec![Complaint { key: Some(key.to_owned()), line, message }]
+    };
+    match (&settings.tls_cert, &settings.tls_key) {
+        (Some(_), None) => {
+            complain("tls_cert", "tls_cert is set but tls_key is not; TLS needs both".into())
+        }
+        (None, Some(_)) => {
+            complain("tls_key", "tls_key is set but tls_cert is not; TLS needs both".into())
+        }
+        (None, None) if !settings.listen.ip().is_loopback() && !settings.insecure_behind_proxy => {
+            complain(
+                "listen",
+                format!(
+                    "listening on {} is reachable from other machines, and without TLS anyone \
+                     between could read API keys; set tls_cert and tls_key, or \
+                     insecure_behind_proxy if a proxy in front ends TLS",
+                    settings.listen
+                ),
+            )
+        }
+        (Some(_), Some(_)) | (None, None) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(text: &str) -> Vec<String> {
+        let complaints = assemble(text, None, &Flags::default()).unwrap_err();
+        complaints.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        let loaded = assemble("", None, &Flags::default()).unwrap();
+        assert_eq!(loaded.settings, Settings::default());
+        assert_eq!(loaded.settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(loaded.settings.data, Path::new("keytrail-data"));
+        assert_eq!(loaded.origin("listen"), &Origin::Default);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let flags = Flags::of([("queue_length", "7")]);
+        let loaded = assemble("queue_length = 5\nworkers = 3\n", None, &flags).unwrap();
+        assert_eq!((loaded.settings.queue_length, loaded.settings.workers), (7, 3));
+        assert_eq!(loaded.origin("queue_length"), &Origin::Flag);
+        assert_eq!(loaded.origin("workers"), &Origin::File(2));
+    }
+
+    #[test]
+    fn beyond_loopback_tls_or_the_proxy_flag_is_needed() {
+        let refused = complaints("\nlisten = \"0.0.0.0:8080\"");
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].starts_with("line 2: listening on 0.0.0.0:8080 is reachable"));
+        for accepted in [
+            "listen = \"127.0.0.9:1\"",
+            "listen = \"[::1]:1\"",
+            "listen = \"0.0.0.0:1\"\ninsecure_behind_proxy = true",
+            "listen = \"[::]:1\"\ntls_cert = \"a\"\ntls_key = \"b\"",
+        ] {
+            assemble(accepted, None, &Flags::default()).expect(accepted);
+        }
+    }
+
+    #[test]
+    fn half_of_tls_is_refused() {
+        assert_eq!(
+            complaints("tls_cert = \"c.pem\""),
+            ["line 1: tls_cert is set but tls_key is not; TLS needs both"]
+        );
+        let flags = Flags::of([("tls_key", "k.pem")]);
+        let complaint = &assemble("", None, &flags).unwrap_err()[0];
+        assert_eq!(complaint.to_string(), "tls_key is set but tls_cert is not; TLS needs both");
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let missing = Path::new("/nowhere/keytrail.toml");
+        let complaints = load(Some(missing), &Flags::default()).unwrap_err();
+        assert!(complaints[0].to_string().starts_with("cannot read /nowhere/keytrail.toml: "));
+    }
+}

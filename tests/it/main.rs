@@ -1,0 +1,5 @@
+//! Whole-system tests.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod shape;
