@@ -1,0 +1,150 @@
+//! The rules on the real store: a log-in, a restart, another kernel, an auditor.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use engine::Keytrail;
+use engine::command::{
+    Command, CreateApiKey, CreateApplication, RequestActivation, StartActivation, StartLog, Want,
+};
+use engine::entries::{Entry, Key};
+use engine::events::{Actor, Event};
+use engine::ids::{Id, Micros, Position};
+use engine::machine::{Clock, Entropy};
+use engine::reasons::{ActivationState, CodeKind, UserRole};
+use storage::open::{Options, Store};
+use storage::sequencer::Envelope;
+
+const ADMIN: Id = Id([0xad; 16]);
+const BANK: Id = Id([0xba; 16]);
+const APP: Id = Id([0xa1; 16]);
+const ACTIVATION: Id = Id([0xac; 16]);
+
+/// A clock that is moved by hand, and counted bytes for chance.
+struct Still(AtomicU64);
+
+impl Clock for Still {
+    fn wall(&self) -> Micros {
+        Micros(self.0.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Micros {
+        self.wall()
+    }
+}
+
+impl Entropy for Still {
+    fn fill(&self, out: &mut [u8]) {
+        for byte in out {
+            *byte = self.0.fetch_add(1, Ordering::SeqCst) as u8;
+        }
+    }
+}
+
+fn open(folder: &Path, boot: &str) -> Store<Keytrail> {
+    let clock = Arc::new(Still(AtomicU64::new(1_700_000_000_000_000)));
+    let mut options = Options::new("keytrail.test/1", clock, Arc::new(Still(AtomicU64::new(1))));
+    options.boot_id = Some(boot.to_owned());
+    options.tick_ms = None;
+    options.fatal = Arc::new(|message| panic!("{message}"));
+    Store::open(folder, options).unwrap()
+}
+
+/// Runs commands in order and waits for each to be durable.
+fn run(store: &Store<Keytrail>, wants: Vec<Want>, first: u8) -> Vec<Event> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut events = Vec::new();
+    for (number, want) in (first..).zip(wants) {
+        let event_id = Id([number; 16]).first_of_command();
+        let command = Command { event_id, want };
+        let envelope = Envelope { command, causation: event_id, correlation: Id::NIL };
+        let executed = runtime.block_on(store.handle.execute(envelope)).unwrap();
+        events.extend(executed.records.iter().map(|record| {
+            let draft = &record.draft;
+            Event::decode(draft.event_type, draft.schema, &draft.clear).unwrap()
+        }));
+    }
+    events
+}
+
+fn beginning() -> Vec<Want> {
+    let by = |api_key| Actor { api_key, request: None };
+    vec![
+        Want::StartLog(StartLog {
+            origin: "keytrail.test/1".into(),
+            software: "0.1.0".into(),
+            key: ADMIN,
+            secret_hash: [1; 32],
+        }),
+        Want::CreateApiKey(CreateApiKey {
+            by: by(ADMIN),
+            key: BANK,
+            role: UserRole::ServiceProvider,
+            service_provider: "bank".into(),
+            name: "back end".into(),
+            secret_hash: [2; 32],
+        }),
+        Want::CreateApplication(CreateApplication {
+            by: by(ADMIN),
+            application: APP,
+            name: "app".into(),
+            service_provider: "bank".into(),
+            properties: vec![("failures_allowed".into(), "5".into())],
+        }),
+        Want::RequestActivation(RequestActivation {
+            by: by(BANK),
+            application: APP,
+            registration: Id([0x4e; 16]),
+            again: false,
+            activation: ACTIVATION,
+            code_hash: [3; 32],
+            qr_hash: [4; 32],
+            subject: Id([5; 16]),
+            sealed: vec![6; 40],
+        }),
+    ]
+}
+
+fn redeem() -> Want {
+    Want::StartActivation(StartActivation {
+        activation: ACTIVATION,
+        with: CodeKind::Typed,
+        nonce_hash: [7; 32],
+        challenge: [8; 32],
+        client_version: "3.8".into(),
+    })
+}
+
+fn activation_state(store: &Store<Keytrail>) -> ActivationState {
+    match store.state.get(&Key::Activation(ACTIVATION)).as_deref() {
+        Some(Entry::Activation(activation)) => activation.state,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_code_survives_a_restart_and_state_made_again_under_another_kernel_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "one");
+    let events = run(&store, beginning(), 1);
+    assert_eq!(events.len(), 5, "the log's start makes two");
+    store.close().unwrap();
+
+    let store = open(folder.path(), "one");
+    assert_eq!(activation_state(&store), ActivationState::Requested);
+    run(&store, vec![redeem()], 50);
+    assert_eq!(activation_state(&store), ActivationState::Started, "seen at once");
+    let digest = store.digest().unwrap();
+    assert_eq!(digest.0, Position(6));
+    store.close().unwrap();
+
+    // Everything derived is deleted: what comes back comes from the log alone.
+    std::fs::remove_dir_all(folder.path().join("store")).unwrap();
+    let store = open(folder.path(), "two");
+    assert_eq!(store.digest().unwrap(), digest);
+    assert_eq!(store.report.replayed, 6);
+    let record = store.log.record(Position(4)).unwrap();
+    assert_eq!(record.draft.sealed, [6; 40]);
+    store.close().unwrap();
+}
