@@ -21,7 +21,7 @@ use crate::fold::{Digest, StateDigest};
 use crate::logtree::LogTree;
 use crate::reader::{Recent, RecentRecords};
 use crate::snapshot::{SnapshotError, Step, Taking};
-use crate::state::{Cached, ENTRY, Layers, META, Meta, entry_key};
+use crate::state::{Cached, ENTRY, Layers, META, Meta, Written, entry_key};
 use crate::trouble::{Trouble, guarded, panic_text};
 
 /// Bytes of records that may be durable and not yet in sled.
@@ -285,7 +285,7 @@ impl<M: Machine> Behind<M> {
     pub(crate) fn write_state(
         &mut self,
         changes: Vec<Change<M>>,
-    ) -> Result<Vec<(M::Key, Option<Cached<M>>)>, String> {
+    ) -> Result<Vec<Written<M>>, String> {
         let mut batch = sled::Batch::default();
         let mut written = Vec::with_capacity(changes.len());
         for (key, entry) in changes {

@@ -34,7 +34,7 @@ use crate::block::{BlockLog, Head, genesis};
 use crate::catchup::{self, CatchUp};
 use crate::database::{self, Database, DatabaseError};
 use crate::disk::{Disk, Privacy, RealDisk};
-use crate::fold::StateDigest;
+
 use crate::journal::{self, Item, Journal, JournalReader, KnownHead, NoWitness, Recovery, Witness};
 use crate::keys::{Expect, KeyError, KeyStore};
 use crate::lock::{FolderLock, LockError};
@@ -45,6 +45,7 @@ use crate::sequencer::{Handle, Parts, Stopped, note_suspension, writer};
 use crate::state::{Layers, Meta, StateReader};
 use crate::trouble::{Trouble, guarded};
 
+pub use crate::fold::StateDigest;
 pub use crate::trouble::Fatal;
 
 /// State with more entries is not added up before the store serves, but by a

@@ -183,7 +183,7 @@ impl LogReader {
             Ok(block) => Ok(Chunk::Block(block)),
             Err(why) => {
                 self.inner.trouble.note_damage(&why);
-                self.from_journal(position)
+                self.journal_chunk(position)
             }
         }
     }
@@ -203,7 +203,7 @@ impl LogReader {
         Ok(block)
     }
 
-    fn from_journal(&self, position: Position) -> Result<Chunk, ReadError> {
+    fn journal_chunk(&self, position: Position) -> Result<Chunk, ReadError> {
         let records = self.inner.journal.records(position, FALLBACK_STEP);
         match records {
             Ok(records) if records.is_empty() => Err(damaged(position, "the journal lacks it")),

@@ -125,6 +125,9 @@ pub(crate) struct Cached<M: Machine> {
     pub(crate) len: u32,
 }
 
+/// A key and what sled holds under it now, if anything.
+pub(crate) type Written<M> = (<M as Machine>::Key, Option<Cached<M>>);
+
 impl<M: Machine> Clone for Cached<M> {
     fn clone(&self) -> Self {
         Self { entry: Arc::clone(&self.entry), len: self.len }
@@ -223,13 +226,12 @@ impl<M: Machine> Layers<M> {
 
     /// Dirty entries in a range of key bytes, at most `limit`; and where they
     /// end, if there may be more.
-    #[expect(clippy::type_complexity, reason = "used once, right above")]
     fn dirty_range(
         &self,
         from: &[u8],
         to: &[u8],
         limit: usize,
-    ) -> (Vec<(M::Key, Option<Arc<M::Entry>>)>, Option<Vec<u8>>) {
+    ) -> (Vec<Change<M>>, Option<Vec<u8>>) {
         let range = (
             Bound::Included(Place::Bytes(from.to_vec())),
             Bound::Excluded(Place::Bytes(to.to_vec())),
@@ -261,7 +263,7 @@ impl<M: Machine> Layers<M> {
         &self,
         from: &[u8],
         until: &[u8],
-        newer: Vec<(M::Key, Option<Arc<M::Entry>>)>,
+        newer: Vec<Change<M>>,
         limit: usize,
         found: &mut Vec<(M::Key, Arc<M::Entry>)>,
     ) {
@@ -315,7 +317,7 @@ impl<M: Machine> Layers<M> {
 
     /// Takes note that sled holds these changes now; none of them is of a group
     /// after `end`.
-    pub(crate) fn written(&self, changes: Vec<(M::Key, Option<Cached<M>>)>, end: u64) {
+    pub(crate) fn written(&self, changes: Vec<Written<M>>, end: u64) {
         // First the cache, which voids what readers are loading, then the dirty
         // entries, so that at no moment an older entry can be seen.
         for (key, cached) in &changes {
