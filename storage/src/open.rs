@@ -34,7 +34,6 @@ use crate::block::{BlockLog, Head, genesis};
 use crate::catchup::{self, CatchUp};
 use crate::database::{self, Database, DatabaseError};
 use crate::disk::{Disk, Privacy, RealDisk};
-
 use crate::journal::{self, Item, Journal, JournalReader, KnownHead, NoWitness, Recovery, Witness};
 use crate::keys::{Expect, KeyError, KeyStore};
 use crate::lock::{FolderLock, LockError};
@@ -163,7 +162,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The log does not read as one unbroken chain.
-    #[error("the log is damaged at position {}: {why}; run `keytrail verify`", position.0)]
+    #[error("the log is damaged at position {}: {why}; put back a copy of the folder `log`", position.0)]
     Damaged {
         /// The first record concerned.
         position: Position,
