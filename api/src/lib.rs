@@ -6,14 +6,19 @@
 //!
 //! Start reading at [`server`], then [`http`]. `src/main.rs` calls [`cli::run`].
 
+pub mod app;
 pub mod auth;
+pub mod call;
 pub mod cli;
+pub mod guesses;
+pub mod handlers;
 pub mod http;
 pub mod limiter;
 pub mod logging;
 pub mod openapi;
 pub mod ports;
 pub mod problem;
+pub mod refusals;
 pub mod server;
 pub mod settings;
 pub mod tls;
