@@ -63,6 +63,22 @@ impl MemoryDisk {
             .collect()
     }
 
+    /// Every folder.
+    pub(super) fn dirs(&self) -> BTreeSet<PathBuf> {
+        self.tree().dirs.clone()
+    }
+
+    /// A disk with the same content that shares nothing with this one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self::default();
+        copy.tree().dirs = self.dirs();
+        for (path, content) in self.files() {
+            copy.put_file(&path, content);
+        }
+        copy
+    }
+
     fn tree(&self) -> MutexGuard<'_, Tree> {
         lock(&self.0)
     }
