@@ -4,7 +4,7 @@
 //! network. What it decides itself is who may call and how answers look; the
 //! rules are in `engine`, the log in `storage`.
 //!
-//! Start reading at [`server`], then [`http`]. `src/main.rs` calls [`cli::run`].
+//! Start reading at [`service`], then [`handlers`]. `src/main.rs` calls [`cli::run`].
 
 pub mod app;
 pub mod auth;
@@ -20,6 +20,7 @@ pub mod ports;
 pub mod problem;
 pub mod refusals;
 pub mod server;
+pub mod service;
 pub mod settings;
 pub mod tls;
 pub mod wire;

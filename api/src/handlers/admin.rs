@@ -17,9 +17,9 @@ use crate::call::{Call, Outcome};
 use crate::http::body::Body;
 use crate::http::idempotency::Idempotency;
 use crate::problem::{ApiError, Code};
+use crate::wire::Empty;
 use crate::wire::Moment;
 use crate::wire::admin::{self as wire, Page, Properties, Status};
-use crate::wire::{Empty, uuid};
 
 /// Entries in a page unless the request says otherwise, and at most.
 const PAGE: usize = 100;
@@ -30,7 +30,7 @@ const PAGE: usize = 100;
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
     /// Begin after this id: `next` of the page before.
-    #[param(schema_with = uuid, required = false)]
+    #[param(value_type = Option<String>)]
     pub after: Option<Id>,
     /// Entries in the page, 1 to 100; 100 if absent.
     #[param(minimum = 1, maximum = 100)]

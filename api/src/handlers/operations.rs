@@ -8,6 +8,7 @@ use engine::entries;
 use engine::events::{Event, OperationCreatedV1, Payload};
 use engine::ids::Id;
 use engine::machine::random;
+use engine::reasons::OperationState;
 use engine::seal::{self, Binding};
 use engine::sealed::{CONTEXT_MAX, Salted, SealedRequestV1, SealedResponseV1};
 use engine::transcript::{Content, NO_CONTENT};
@@ -19,7 +20,7 @@ use crate::call::Call;
 use crate::http::body::Body;
 use crate::http::idempotency::Idempotency;
 use crate::problem::{ApiError, Code};
-use crate::wire::provider::{self as wire, Attempt, CreateOperation};
+use crate::wire::provider::{self as wire, Attempt, CreateOperation, Risk};
 use crate::wire::{Empty, Moment, Octets};
 
 /// Longest media type of a context, in characters.
@@ -200,7 +201,11 @@ fn own(call: &Call, caller: &ServiceProvider, id: Id) -> Result<wire::Operation,
         remaining_attempts: remaining_attempts(&application, &registration),
         registration_state: registration.state,
         client_data: client_data.map(|data| Octets(data.octets)),
-        risk: risk(&application, operation.hw_key_client_status, operation.hw_key_server_result),
+        risk: if operation.state == OperationState::Pending && operation.attempts.is_empty() {
+            Risk::default()
+        } else {
+            risk(&application, operation.hw_key_client_status, operation.hw_key_server_result)
+        },
     })
 }
 

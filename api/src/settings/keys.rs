@@ -166,6 +166,14 @@ pub const KEYS: &[Key] = &[
         show: |settings| Some(settings.cache_mib.to_string()),
     },
     Key {
+        name: "segment_mib",
+        kind: Kind::Number,
+        example: "64",
+        help: "Size of a journal segment, in mebibytes. Two are written ahead with zeros",
+        set: |settings, text| number(text, 4..=1_024).map(|mib| settings.segment_mib = mib),
+        show: |settings| Some(settings.segment_mib.to_string()),
+    },
+    Key {
         name: "queue_length",
         kind: Kind::Number,
         example: "4096",

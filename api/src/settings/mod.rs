@@ -54,6 +54,8 @@ pub struct Settings {
     pub origin: Option<String>,
     /// Memory for the caches of the store, in mebibytes.
     pub cache_mib: u64,
+    /// Size of a journal segment, in mebibytes.
+    pub segment_mib: u64,
     /// Commands that may wait for the writer.
     pub queue_length: usize,
     /// Longest request body, in bytes.
@@ -71,10 +73,11 @@ impl Default for Settings {
             tls_key: None,
             insecure_behind_proxy: false,
             log_format: LogFormat::Human,
-            log_filter: "info".to_owned(),
+            log_filter: "info,actix_server=warn".to_owned(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             origin: None,
             cache_mib: 128,
+            segment_mib: 64,
             queue_length: 4_096,
             request_bytes_max: 65_536,
             drain_s: 30,

@@ -10,11 +10,10 @@ pub mod device;
 pub mod provider;
 mod qr;
 mod values;
-mod words;
+pub mod words;
 
 pub use qr::{NotAPayload, QrPayload};
 pub use values::{Moment, Octets, Octets32};
-pub use words::{Word, uuid, uuids, word, words};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
