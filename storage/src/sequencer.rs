@@ -315,6 +315,8 @@ pub(crate) struct Parts<M: Machine, L: BlockLog> {
     /// There while time-made events are suspended, across restarts.
     pub(crate) suspension_note: PathBuf,
     pub(crate) suspended: bool,
+    /// Whether clock and deadlines are looked at.
+    pub(crate) time_acts: bool,
     pub(crate) queue_max: usize,
     pub(crate) lag_max: u64,
 }
@@ -518,6 +520,9 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 
     /// Stages what time makes happen by now.
     fn stage_due(&mut self, answers: &mut Answers<M>) {
+        if !self.parts.time_acts {
+            return;
+        }
         let limit = GROUP_DEADLINES.saturating_sub(answers.deadlines);
         let now = self.staging.time.max(self.parts.clock.wall());
         for key in self.deadlines.take_due(&self.parts.state, now, limit) {
@@ -535,6 +540,9 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 
     /// Compares both clocks; a step of one against the other is an event.
     fn watch_clock(&mut self) {
+        if !self.parts.time_acts {
+            return;
+        }
         let now = Seen { wall: self.parts.clock.wall(), monotonic: self.parts.clock.monotonic() };
         let passed = now.monotonic.0.saturating_sub(self.seen.monotonic.0);
         let expected = Micros(self.seen.wall.0.saturating_add(passed));
