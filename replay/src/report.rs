@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What a level checks, in the order in which levels are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -88,7 +88,8 @@ pub struct LevelReport {
     /// How it came out.
     pub outcome: Outcome,
     /// What was counted while checking, by name.
-    pub counts: BTreeMap<&'static str, u64>,
+    #[serde(serialize_with = "as_map")]
+    pub counts: Vec<(&'static str, u64)>,
     /// Failures in the order of the log: the first of them, see
     /// [`Options::failures_kept`](crate::verify::Options::failures_kept).
     pub failures: Vec<Failure>,
@@ -96,6 +97,18 @@ pub struct LevelReport {
     pub failures_total: u64,
     /// What is no failure and should be known.
     pub remarks: Vec<String>,
+}
+
+impl LevelReport {
+    /// How many of what is called `name` were counted.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        self.counts.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, count)| *count)
+    }
+}
+
+fn as_map<S: Serializer>(counts: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().copied())
 }
 
 /// What was found in a folder.
@@ -158,8 +171,11 @@ fn write_level(f: &mut fmt::Formatter<'_>, number: u32, level: &LevelReport) -> 
         Outcome::Incomplete => "NOT COMPLETE",
         Outcome::Absent => "nothing to check",
     };
-    let counts: Vec<String> =
-        level.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let counts: Vec<String> = level
+        .counts
+        .iter()
+        .map(|(name, count)| format!("{count} {}", name.replace('_', " ")))
+        .collect();
     write!(f, "{number}  {:18} {outcome:17}", level.level.title())?;
     writeln!(f, "{}", counts.join(", "))?;
     for failure in level.failures.iter().take(SHOWN) {

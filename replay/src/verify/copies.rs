@@ -70,7 +70,7 @@ impl Copies {
             let equal = theirs == bytes;
             self.step();
             self.settle_missing();
-            self.findings.count("records compared");
+            self.findings.count("records_compared");
             if !equal {
                 let means = "one of the two copies was changed after it was written; \
                      the other levels say whether the journal's is in order";

@@ -1,6 +1,6 @@
 //! Failures of one level, as they are collected.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::report::{Failure, Level, LevelReport, Outcome, Place};
 
@@ -15,7 +15,7 @@ pub(super) struct Findings {
     kept_max: usize,
     total: u64,
     /// What was counted, by name.
-    pub(super) counts: BTreeMap<&'static str, u64>,
+    counts: Vec<(&'static str, u64)>,
     /// What is no failure.
     pub(super) remarks: Vec<String>,
 }
@@ -29,7 +29,7 @@ impl Findings {
 
     /// Counts one more of what is called `name`.
     pub(super) fn count(&mut self, name: &'static str) {
-        *self.counts.entry(name).or_default() += 1;
+        self.add(name, 1);
     }
 
     /// Adds a failure.
@@ -43,16 +43,11 @@ impl Findings {
         self.keep(Failure { place, what, means: means.to_owned() });
     }
 
-    /// Whether nothing failed.
-    pub(super) fn none(&self) -> bool {
-        self.total == 0
-    }
-
     /// Takes in what another one collected of the same level.
     pub(super) fn merge(&mut self, other: Self) {
         self.total += other.total;
         for (name, count) in other.counts {
-            *self.counts.entry(name).or_default() += count;
+            self.add(name, count);
         }
         self.remarks.extend(other.remarks);
         other.kept.into_iter().for_each(|failure| self.keep(failure));
@@ -67,6 +62,13 @@ impl Findings {
             failures: self.kept.into_iter().collect(),
             failures_total: self.total,
             remarks: self.remarks,
+        }
+    }
+
+    fn add(&mut self, name: &'static str, more: u64) {
+        match self.counts.iter_mut().find(|(counted, _)| *counted == name) {
+            Some((_, count)) => *count += more,
+            None => self.counts.push((name, more)),
         }
     }
 

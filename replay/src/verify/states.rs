@@ -133,7 +133,7 @@ impl States {
         ours: Option<(&Key, &Arc<Entry>)>,
         theirs: Option<(Vec<u8>, Vec<u8>)>,
     ) {
-        self.findings.count("state entries compared");
+        self.findings.count("entries_compared");
         let what = match (ours, theirs) {
             (Some((_, entry)), Some((_, bytes))) if Keytrail::entry_bytes(entry) == bytes => return,
             (Some((key, _)), Some(_)) => {
