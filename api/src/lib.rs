@@ -17,3 +17,4 @@ pub mod problem;
 pub mod server;
 pub mod settings;
 pub mod tls;
+pub mod wire;
