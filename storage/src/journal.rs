@@ -253,31 +253,27 @@ impl Journal {
         AppendError::Io(error)
     }
 
-    /// Seals the present segment, if there is one, and begins the next.
+    /// Begins the next segment, then seals the present one, if there is one. In
+    /// this order a sealed segment always has one after it, so that a last
+    /// segment that is lost is missed.
     fn roll(&mut self) -> Result<(), AppendError> {
-        // Space first: without it the present segment stays as it is.
-        let waited = lock(&self.reservation).wait();
-        if let Err(error) = waited {
-            return Err(if segment::is_full(&error) {
-                AppendError::Full
-            } else {
-                self.fail(error)
-            });
-        }
-        if let Some(active) = self.active.take() {
-            if let Err(error) = active.seal() {
-                return Err(self.fail(error));
-            }
-            self.sealed.push((active.header.first, active.records()));
-        }
         let mut key = [0; 32];
         self.keys.fill(&mut key);
         let reserved = segment::reserved_len(&self.limits);
         let header = segment::header_after(&self.head, self.genesis, reserved, key);
-        let started = lock(&self.reservation).start(header);
-        match started {
-            Ok(active) => self.active = Some(active),
+        let started = {
+            let mut reservation = lock(&self.reservation);
+            reservation.wait().and_then(|()| reservation.start(header))
+        };
+        let started = match started {
+            Ok(active) => active,
+            // Nothing has changed yet: the present segment stays as it is.
+            Err(error) if segment::is_full(&error) => return Err(AppendError::Full),
             Err(error) => return Err(self.fail(error)),
+        };
+        if let Some(full) = self.active.replace(started) {
+            self.sealed.push((full.header.first, full.records()));
+            full.seal().map_err(|error| self.fail(error))?;
         }
         Ok(())
     }
@@ -468,7 +464,15 @@ impl JournalReader {
     /// Everything in order, from the segment that holds `from`. Memory: one group.
     pub fn items(&self, from: Position) -> impl Iterator<Item = io::Result<Item>> + '_ {
         let index = self.segments.partition_point(|first| *first <= from).saturating_sub(1);
-        Items { reader: self, index, walk: None, before: None, over: false }
+        Items { reader: self, index, walk: None, before: None, sealed: false, over: false }
+    }
+
+    /// What is wrong where the last segment is sealed, and so not the last.
+    fn missing_last(&self, end: &Head) -> io::Result<Option<Item>> {
+        let file = self.dir.join(segment_name(Position(end.size)));
+        // Begun since the folder was listed: not read, and not missing.
+        let there = self.disk.exists(&file)?;
+        Ok((!there).then(|| Item::Finding(recover::missing_last(file, end))))
     }
 
     fn place(&self, index: usize, before: Option<Head>) -> Place {
@@ -489,6 +493,8 @@ struct Items<'r> {
     index: usize,
     walk: Option<Walk>,
     before: Option<Head>,
+    /// Whether the segment before has a seal.
+    sealed: bool,
     over: bool,
 }
 
@@ -501,11 +507,13 @@ impl Items<'_> {
                     Some(Step::Finding(finding)) => return Ok(Some(Item::Finding(finding))),
                     None => self.before = Some(walk.ending().head),
                 }
+                self.sealed = walk.ending().seal.is_some();
                 self.walk = None;
                 self.index += 1;
             }
             if self.index >= self.reader.segments.len() {
-                return Ok(None);
+                let end = self.before.take().filter(|_| self.sealed);
+                return end.map_or(Ok(None), |end| self.reader.missing_last(&end));
             }
             let place = self.reader.place(self.index, self.before);
             let file = Arc::from(self.reader.disk.open(&place.path, Open::Read)?);

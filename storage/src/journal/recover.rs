@@ -112,6 +112,12 @@ pub(super) fn gap(place: &Place) -> Option<Finding> {
     Some(Finding { file: place.path.clone(), offset: 0, position: Position(before.size), what })
 }
 
+/// That the segment after a sealed one, which ends at `end`, is not there.
+pub(super) fn missing_last(file: PathBuf, end: &Head) -> Finding {
+    let what = Damage::SegmentMissing { until: None };
+    Finding { file, offset: 0, position: Position(end.size), what }
+}
+
 struct Opener<'a> {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -131,7 +137,6 @@ struct Opener<'a> {
 struct Seen {
     walk: Walk,
     findings: Vec<Finding>,
-    file: Arc<dyn DiskFile>,
 }
 
 impl Opener<'_> {
@@ -141,7 +146,7 @@ impl Opener<'_> {
             let next = firsts.get(index + 1).copied();
             self.fill_gap(first)?;
             match next {
-                Some(next) => self.full_segment(first, next)?,
+                Some(next) => self.full_segment(first, next, index + 2 == firsts.len())?,
                 None => self.last_segment(first)?,
             }
         }
@@ -189,8 +194,13 @@ impl Opener<'_> {
             .map(|header| header.prev))
     }
 
-    /// A segment with one after it.
-    fn full_segment(&mut self, first: Position, next: Position) -> Result<(), OpenError> {
+    /// A segment with one after it, which may be the last.
+    fn full_segment(
+        &mut self,
+        first: Position,
+        next: Position,
+        next_is_last: bool,
+    ) -> Result<(), OpenError> {
         let place = self.place(first, true);
         let ends = match self.options.check {
             Check::Ends => self.check_ends(&place)?,
@@ -207,6 +217,12 @@ impl Opener<'_> {
             self.pass(first, head);
             return Ok(());
         }
+        if next_is_last && self.was_sealing(&seen, next)? {
+            let head = end.head;
+            self.seal(&place, seen)?;
+            self.pass(first, head);
+            return Ok(());
+        }
         let mut findings = seen.findings;
         if findings.is_empty() {
             let what = Damage::Missing { until: next };
@@ -216,6 +232,55 @@ impl Opener<'_> {
         let chain = self.link_of(next)?;
         let good = self.good(&place)?;
         self.rebuild(first, next.0, chain, &good, true, findings)
+    }
+
+    /// Whether what is wrong is no more than the death of a process leaves that
+    /// was sealing: every record is there, the next segment was begun, and
+    /// nothing is in it.
+    fn was_sealing(&self, seen: &Seen, next: Position) -> Result<bool, OpenError> {
+        let end = seen.walk.ending();
+        let only_the_seal = seen.findings.iter().all(|finding| match finding.what {
+            Damage::NotSealed => true,
+            Damage::Torn { .. } => finding.offset == end.offset,
+            Damage::Header
+            | Damage::HeaderCopy
+            | Damage::OtherLog
+            | Damage::Name { .. }
+            | Damage::Link
+            | Damage::Rubbish { .. }
+            | Damage::Payload { .. }
+            | Damage::Records(_)
+            | Damage::Missing { .. }
+            | Damage::SegmentMissing { .. }
+            | Damage::Truncated { .. }
+            | Damage::Seal
+            | Damage::Overlap => false,
+        });
+        if !only_the_seal || end.head.size != next.0 {
+            return Ok(false);
+        }
+        let after = Place { before: Some(end.head), ..self.place(next, false) };
+        let after = self.walk(&after, None)?;
+        Ok(after.findings.is_empty() && after.walk.ending().head == end.head)
+    }
+
+    /// Seals a segment, or finishes that.
+    fn seal(&self, place: &Place, seen: Seen) -> Result<(), OpenError> {
+        let io = |source| OpenError::Io { path: place.path.clone(), source };
+        let file = self.writable(&place.path).map_err(io)?;
+        let end = seen.walk.ending();
+        if let Some(seal) = &end.seal {
+            return segment::finish_seal(file.as_ref(), seal).map_err(io);
+        }
+        // Whatever is there of a seal is not taken for a part of the new one.
+        let clear = |file: &dyn DiskFile| -> io::Result<()> {
+            let len = file.len()?.max(end.offset + SEAL_LEN as u64);
+            file.write_zeros(end.offset, len - end.offset)?;
+            file.sync_all()
+        };
+        clear(file.as_ref()).map_err(io)?;
+        let seen = self.walk(place, None)?;
+        active(&seen, file).and_then(|active| active.seal()).map_err(io)
     }
 
     fn pass(&mut self, first: Position, head: Head) {
@@ -252,7 +317,7 @@ impl Opener<'_> {
     ) -> Result<Seen, OpenError> {
         let mut read = || -> io::Result<Seen> {
             let file: Arc<dyn DiskFile> = Arc::from(self.disk.open(&place.path, Open::Read)?);
-            let mut walk = Walk::new(Arc::clone(&file), place.clone())?;
+            let mut walk = Walk::new(file, place.clone())?;
             let mut findings = Vec::new();
             while let Some(step) = walk.next()? {
                 match step {
@@ -264,7 +329,7 @@ impl Opener<'_> {
                     }
                 }
             }
-            Ok(Seen { walk, findings, file })
+            Ok(Seen { walk, findings })
         };
         read().map_err(|source| OpenError::Io { path: place.path.clone(), source })
     }
@@ -283,11 +348,10 @@ impl Opener<'_> {
         let io = |source| OpenError::Io { path: place.path.clone(), source };
         let end = seen.walk.ending().clone();
         if seen.findings.is_empty() {
-            if end.seal.is_some() {
-                self.pass(first, end.head);
-                return Ok(());
-            }
-            return self.go_on(&seen).map_err(io);
+            return match end.seal {
+                Some(_) => self.without_successor(first, end.head),
+                None => self.go_on(&seen).map_err(io),
+            };
         }
         if let Some(cut) = torn(&seen) {
             self.can_restore(&end.head)?;
@@ -301,14 +365,24 @@ impl Opener<'_> {
         if let (Some(seal), [Finding { what: Damage::NotSealed, .. }]) =
             (&end.seal, seen.findings.as_slice())
         {
-            // The process died between the seal and what follows it.
             self.writable(&place.path)
                 .and_then(|file| segment::finish_seal(file.as_ref(), seal))
                 .map_err(io)?;
-            self.pass(first, end.head);
-            return Ok(());
+            return self.without_successor(first, end.head);
         }
         self.repair_last(&place, seen)
+    }
+
+    /// A sealed segment, which had one after it that is missing. Only another
+    /// copy that reaches as far shows what was in that one.
+    fn without_successor(&mut self, first: Position, end: Head) -> Result<(), OpenError> {
+        let finding = missing_last(self.path(Position(end.size)), &end);
+        if self.known.last().is_none_or(|known| known.size < end.size) {
+            return Err(OpenError::Damaged(vec![finding]));
+        }
+        self.recovery.repaired.push(finding);
+        self.pass(first, end);
+        Ok(())
     }
 
     fn repair_last(&mut self, place: &Place, seen: Seen) -> Result<(), OpenError> {
@@ -367,23 +441,13 @@ impl Opener<'_> {
 
     /// Goes on writing where the segment ends.
     fn go_on(&mut self, seen: &Seen) -> io::Result<()> {
-        let (Some(header), Some(hasher)) = (seen.walk.header(), seen.walk.hasher()) else {
-            return Err(io::Error::other("the segment changed while it was read"));
-        };
-        let end = seen.walk.ending();
-        let path = self.path(header.first);
-        let file = self.writable(&path)?;
+        let first = seen.walk.header().map(|header| self.path(header.first));
+        let file = self.writable(&first.unwrap_or_default())?;
         // What was read may stand in memory only; from here on it counts.
         file.sync_all()?;
-        self.head = end.head;
-        self.active = Some(Active {
-            header: header.clone(),
-            offset: end.offset,
-            end: end.head,
-            hasher: hasher.clone(),
-            len: seen.file.len()?,
-            file,
-        });
+        let active = active(seen, file)?;
+        self.head = active.end;
+        self.active = Some(active);
         Ok(())
     }
 
@@ -458,6 +522,22 @@ impl Opener<'_> {
         }
         disk::write_atomically(self.disk.as_ref(), path, bytes, Privacy::Shared)
     }
+}
+
+/// The segment that was walked over, to be written to.
+fn active(seen: &Seen, file: Arc<dyn DiskFile>) -> io::Result<Active> {
+    let (Some(header), Some(hasher)) = (seen.walk.header(), seen.walk.hasher()) else {
+        return Err(io::Error::other("the segment changed while it was read"));
+    };
+    let end = seen.walk.ending();
+    Ok(Active {
+        header: header.clone(),
+        offset: end.offset,
+        end: end.head,
+        hasher: hasher.clone(),
+        len: file.len()?,
+        file,
+    })
 }
 
 /// The finding, if what is wrong is no more than a crash leaves: one group that

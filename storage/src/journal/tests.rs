@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::conformance::{all, block_after, check, fill};
+use crate::conformance::{all, block_after, check, check_failed, check_full, fill};
 use crate::disk::{MemoryDisk, RecordingDisk};
 use crate::memory::MemoryLog;
 
@@ -178,6 +178,14 @@ fn a_missing_segment_is_restored_or_refused() {
         assert_eq!(all(&journal).unwrap(), records);
     }
     disk.remove(&last_segment(&disk).0).unwrap();
+    let refused = plain(&disk).err().unwrap();
+    assert!(
+        matches!(refused, OpenError::Damaged(_)),
+        "a sealed segment is not the last: {refused}"
+    );
+    let reader = JournalReader::open(Arc::new(disk.clone()), Path::new(DIR)).unwrap();
+    let last = reader.items(Position(0)).last().unwrap().unwrap();
+    assert!(matches!(last, Item::Finding(finding) if finding.what.is_damage()));
     let (journal, recovery) = open(Arc::new(disk), &copy(&counts)).unwrap();
     assert_eq!(recovery.restored_records, 2);
     assert_eq!(all(&journal).unwrap(), records);
@@ -251,11 +259,8 @@ fn a_full_disk_refuses_appends_and_takes_them_again_when_there_is_room() {
     let (disk, _) = journal(&[5]);
     let (mut journal, _) = plain(&disk).unwrap();
     disk.set_capacity(Some(disk.used() + 100));
-    let head = journal.head();
-    let refused = journal.append(&head, &block_after(&head, 1, 3));
-    assert!(matches!(refused, Err(AppendError::Full)), "{refused:?}");
+    check_full(&mut journal);
     assert!(matches!(journal.space(), Space::Short(_)));
-    assert_eq!(all(&journal).unwrap().len(), 5);
     disk.set_capacity(None);
     fill(&mut journal, &[1]);
     assert_eq!(journal.space(), Space::Reserved);
@@ -266,13 +271,65 @@ fn after_a_failed_sync_nothing_is_appended_or_read_beyond_the_durable_head() {
     let (disk, records) = journal(&[2]);
     let (mut journal, _) = plain(&disk).unwrap();
     disk.fail_syncs_after(0);
-    let head = journal.head();
-    for _ in 0..2 {
-        let failed = journal.append(&head, &block_after(&head, 1, 3));
-        assert!(matches!(failed, Err(AppendError::Io(_))));
-    }
-    assert_eq!(journal.head(), head);
+    check_failed(&mut journal);
     assert_eq!(all(&journal).unwrap(), records);
+}
+
+#[test]
+fn a_full_segment_is_not_sealed_where_its_successor_finds_no_space() {
+    let (disk, records) = journal(&[5]);
+    let (mut journal, _) = plain(&disk).unwrap();
+    disk.set_names_full(true);
+    // `reserve.tmp` is a name too, so it is there before.
+    disk.put_file(&Path::new(DIR).join("reserve.tmp"), Vec::new());
+    check_full(&mut journal);
+    assert!(journal.sealed().is_empty());
+    drop(journal);
+    let (mut journal, recovery) = plain(&disk).unwrap();
+    assert_eq!((recovery, all(&journal).unwrap()), (Recovery::default(), records));
+    disk.set_names_full(false);
+    fill(&mut journal, &[1]);
+    assert_eq!(journal.sealed(), [(Position(0), 5)]);
+}
+
+#[test]
+fn sealing_that_stopped_anywhere_is_finished_and_nothing_is_called_damaged() {
+    let inner = MemoryDisk::default();
+    let disk = RecordingDisk::new(Arc::new(inner));
+    let (mut journal, _) = open(Arc::new(disk.clone()), &NoWitness).unwrap();
+    let mut records = fill(&mut journal, &[5]);
+    let before = disk.recording().ops.len();
+    records.extend(fill(&mut journal, &[1]));
+    let recording = disk.recording();
+    // Whatever the order of pages: every byte of the seal may be the last one.
+    let seal = recording.ops[before..]
+        .iter()
+        .position(
+            |op| matches!(op, crate::disk::Op::Write(.., bytes) if bytes.starts_with(b"KTSEALED")),
+        )
+        .unwrap();
+    for torn in 0..=format::SEAL_LEN {
+        let left = recording.after_power_cut(before + seal, &mut |n| n - 1);
+        let path = Path::new(DIR).join(segment_name(Position(0)));
+        let mut bytes = left.files()[&path].clone();
+        if let crate::disk::Op::Write(_, at, seal) = &recording.ops[before + seal] {
+            let at = *at as usize;
+            bytes[at..at + torn].copy_from_slice(&seal[..torn]);
+        }
+        left.put_file(&path, bytes);
+        let reader = JournalReader::open(Arc::new(left.clone()), Path::new(DIR)).unwrap();
+        assert!(reader.items(Position(0)).all(|item| match item.unwrap() {
+            Item::Block(_) => true,
+            Item::Finding(finding) => !finding.what.is_damage(),
+        }));
+        let (mut journal, recovery) = plain(&left).unwrap();
+        assert_eq!(recovery, Recovery::default(), "{torn}");
+        assert_eq!(journal.sealed(), [(Position(0), 5)], "{torn}");
+        assert_eq!(all(&journal).unwrap(), records[..5], "{torn}");
+        fill(&mut journal, &[1]);
+        drop(journal);
+        assert_eq!(plain(&left).unwrap().1, Recovery::default(), "{torn}");
+    }
 }
 
 #[test]
