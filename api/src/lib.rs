@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod cli;
+pub mod device;
 pub mod http;
 pub mod limiter;
 pub mod logging;

@@ -7,13 +7,16 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::ids::Position;
 
 use crate::block::Block;
 use crate::database::{self, SLED};
+use crate::disk::RealDisk;
+use crate::folder::{Folder, Note};
 use crate::logtree::{self, TreeError};
-use crate::marker::{self, Marker};
+use crate::marker::Marker;
 use crate::record::Chain;
 use crate::state::{ENTRY, META, Meta};
 use crate::trouble::guarded;
@@ -30,9 +33,10 @@ pub struct StoreNotes {
 /// Reads the plain files of `store` (the folder `store/`); they may be missing.
 #[must_use]
 pub fn notes(store: &Path) -> StoreNotes {
+    let folder = Folder { disk: Arc::new(RealDisk), dir: store.to_owned(), margin: 0 };
     StoreNotes {
-        stopped_cleanly: Marker::read(store).map(|marker| marker.clean),
-        damage: fs::read_to_string(marker::damage_note(store)).ok(),
+        stopped_cleanly: Marker::read(&folder).map(|marker| marker.clean),
+        damage: folder.note(Note::Damage).ok().flatten(),
     }
 }
 

@@ -158,6 +158,8 @@ pub(crate) fn set_aside(store: &Path) -> io::Result<PathBuf> {
     }
     let aside = store.join(format!("{ASIDE}{}", last + 1));
     fs::rename(store.join(SLED), &aside)?;
+    // Before the note of the damage is taken away.
+    fs::File::open(store)?.sync_all()?;
     Ok(aside)
 }
 

@@ -10,6 +10,7 @@ mod database;
 mod deadlines;
 pub mod disk;
 pub mod fold;
+mod folder;
 pub mod journal;
 pub mod keys;
 pub mod lock;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use engine::ids::Position;
 use engine::machine::Machine;
 
+use crate::disk::{Disk, Privacy};
 use crate::fold::StateDigest;
+use crate::folder::Note;
 use crate::lock::FolderLock;
-use crate::marker;
 use crate::open::{OpenError, OpenReport, Options, Store, io_error};
-use crate::sequencer::note_suspension;
 
 /// What [`rebuild`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,15 +40,28 @@ pub fn rebuild<M: Machine>(dir: &Path, options: &Options) -> Result<Rebuilt, Ope
     let lock = Arc::new(FolderLock::take(dir)?);
     let (_, before, found) = digest_of::<M>(&lock, dir, options)?;
     let store = dir.join("store");
-    let suspension = marker::suspension_note(&store);
-    let suspended = suspension.exists();
-    std::fs::remove_dir_all(&store).map_err(io_error("delete", &store))?;
-    if suspended {
-        std::fs::create_dir(&store).map_err(io_error("make", &store))?;
-        note_suspension(&suspension);
+    let folder = options.folder(&store);
+    let suspended = folder.note(Note::Suspension).map_err(io_error("read notes in", &store))?;
+    delete(&*options.disk, &store)?;
+    if let Some(text) = suspended {
+        let made = std::fs::create_dir_all(&store)
+            .and_then(|()| options.disk.create_dir(&store, Privacy::Shared));
+        made.and_then(|()| folder.put_note(Note::Suspension, &text))
+            .map_err(io_error("keep the suspension in", &store))?;
     }
     let (position, after, report) = digest_of::<M>(&lock, dir, options)?;
     Ok(Rebuilt { position, before, after, found, report })
+}
+
+fn delete(disk: &dyn Disk, store: &Path) -> Result<(), OpenError> {
+    std::fs::remove_dir_all(store).map_err(io_error("delete", store))?;
+    // What the folder's own disk has beside it, where that is another.
+    if disk.exists(store).map_err(io_error("find", store))? {
+        for path in disk.list(store).map_err(io_error("list", store))? {
+            disk.remove(&path).map_err(io_error("delete", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens, takes the digest, stops cleanly.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod full_disk;
 mod history;
 mod log;
 mod replay;
