@@ -8,7 +8,6 @@
 //! It may fall behind by a bounded number of records and bytes; then the sequencer waits.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +17,7 @@ use engine::machine::{Change, Machine};
 use crate::block::Block;
 use crate::database;
 use crate::fold::{Digest, StateDigest};
+use crate::folder::Folder;
 use crate::logtree::LogTree;
 use crate::reader::{Recent, RecentRecords};
 use crate::snapshot::{SnapshotError, Step, Taking};
@@ -60,6 +60,10 @@ struct Inner<M: Machine> {
     lag: u64,
     lag_bytes: usize,
     requests: VecDeque<Request>,
+    /// Counts the reasons to look at everything again.
+    calls: u64,
+    /// There is too little space to write to sled.
+    short: bool,
     /// For tests: nothing is taken while set.
     held: bool,
     /// The writer behind is gone.
@@ -87,6 +91,8 @@ impl<M: Machine> Queue<M> {
             lag: 0,
             lag_bytes: 0,
             requests: VecDeque::new(),
+            calls: 0,
+            short: false,
             held: false,
             closed: false,
         };
@@ -106,11 +112,17 @@ impl<M: Machine> Queue<M> {
         self.more.notify_one();
     }
 
-    /// Waits until there is room for another group.
+    /// Wakes the writer behind, where it waits for space.
+    pub(crate) fn look_again(&self) {
+        self.lock().call(&self.more);
+    }
+
+    /// Waits until there is room for another group. Not while the writer behind
+    /// waits for space: then commands are refused, and must hear so.
     pub(crate) fn wait_for_room(&self, lag_max: u64, trouble: &Trouble) {
         let mut inner = self.lock();
         let full = |inner: &Inner<M>| inner.lag >= lag_max || inner.lag_bytes >= LAG_BYTES_MAX;
-        while full(&inner) && !inner.closed && !trouble.is_dead() {
+        while full(&inner) && !inner.short && !inner.closed && !trouble.is_dead() {
             inner = self.less.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -136,7 +148,7 @@ impl<M: Machine> Queue<M> {
         inner.requests.clear();
         inner.held = false;
         inner.requests.push_back(Request::Abandon);
-        self.more.notify_one();
+        inner.call(&self.more);
     }
 
     /// Wakes who waits for room: the writer behind is gone.
@@ -152,7 +164,7 @@ impl<M: Machine> Queue<M> {
         if !inner.closed {
             inner.requests.push_back(request);
         }
-        self.more.notify_one();
+        inner.call(&self.more);
     }
 
     /// Records that are durable and not yet in sled.
@@ -168,21 +180,56 @@ impl<M: Machine> Queue<M> {
         self.more.notify_one();
     }
 
-    fn take(&self, wait: bool) -> Work<M> {
+    /// How often there was a reason to look at everything again.
+    fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    /// Where there is too little space to write to sled: waits until the end is
+    /// asked for, or until more was said than `calls`.
+    fn wait_for_space(&self, calls: u64) -> Work<M> {
         let mut inner = self.lock();
+        inner.short = true;
+        self.less.notify_all();
         loop {
-            let waits = !inner.groups.is_empty();
-            if waits && !inner.held {
-                return Work::Groups(take_groups(&mut inner.groups));
-            }
-            if !waits && let Some(request) = inner.requests.pop_front() {
+            let ends = |request: &Request| match request {
+                Request::Finish(_) | Request::Abandon => true,
+                Request::Digest(_) => false,
+            };
+            if let Some(index) = inner.requests.iter().position(ends)
+                && let Some(request) = inner.requests.remove(index)
+            {
                 return Work::Request(request);
             }
-            if !wait {
+            if inner.calls != calls {
                 return Work::Idle;
             }
             inner = self.more.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// What can be done now; where that is nothing, waits if told to, and then
+    /// lets the caller look at everything again.
+    fn take(&self, wait: bool) -> Work<M> {
+        let mut inner = self.lock();
+        inner.short = false;
+        let waits = !inner.groups.is_empty();
+        if waits && !inner.held {
+            return Work::Groups(take_groups(&mut inner.groups));
+        }
+        if !waits && let Some(request) = inner.requests.pop_front() {
+            return Work::Request(request);
+        }
+        if wait {
+            drop(self.more.wait(inner).unwrap_or_else(PoisonError::into_inner));
+        }
+        Work::Idle
+    }
+
+    /// Waits until the writer behind waits for space.
+    #[cfg(test)]
+    pub(crate) fn until_short(&self) {
+        drop(self.less.wait_while(self.lock(), |inner| !inner.short).unwrap());
     }
 
     fn done(&self, records: u64, bytes: usize) {
@@ -190,6 +237,13 @@ impl<M: Machine> Queue<M> {
         inner.lag -= records;
         inner.lag_bytes -= bytes;
         self.less.notify_all();
+    }
+}
+
+impl<M: Machine> Inner<M> {
+    fn call(&mut self, more: &Condvar) {
+        self.calls += 1;
+        more.notify_one();
     }
 }
 
@@ -209,7 +263,7 @@ fn take_groups<M: Machine>(groups: &mut VecDeque<Group<M>>) -> Vec<Group<M>> {
 pub(crate) struct Behind<M: Machine> {
     pub(crate) db: sled::Db,
     pub(crate) log_tree: sled::Tree,
-    pub(crate) dir: PathBuf,
+    pub(crate) folder: Folder,
     pub(crate) queue: Arc<Queue<M>>,
     pub(crate) layers: Arc<Layers<M>>,
     pub(crate) recent: Arc<RecentRecords>,
@@ -242,13 +296,21 @@ impl<M: Machine> Behind<M> {
 
     fn work(mut self) -> Result<(), String> {
         loop {
+            let calls = self.queue.calls();
+            let room = self.folder.takes_sled();
             self.snapshot()?;
-            match self.queue.take(self.taking.is_none()) {
+            let work = match room {
+                true => self.queue.take(self.taking.is_none()),
+                false => self.queue.wait_for_space(calls),
+            };
+            match work {
                 Work::Groups(groups) => self.write(groups)?,
                 Work::Request(Request::Digest(reply)) => {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.digest()?);
                 }
+                // Not a clean stop; the next start takes the rest from the log.
+                Work::Request(Request::Finish(_)) if !room => return Ok(()),
                 Work::Request(Request::Finish(reply)) => {
                     self.finish()?;
                     let _ = reply.send(());
@@ -323,6 +385,11 @@ impl<M: Machine> Behind<M> {
 
     /// Advances the snapshot that is being taken, or begins one that is due.
     fn snapshot(&mut self) -> Result<(), String> {
+        // A snapshot must not take the space that sled needs.
+        if !self.folder.takes_commands() {
+            self.taking.take().into_iter().for_each(Taking::abandon);
+            return Ok(());
+        }
         if let Some(taking) = &mut self.taking {
             let stepped = taking.step(&self.layers.tree, SNAPSHOT_STEP);
             return self.stepped(stepped).map(|_| ());
@@ -331,7 +398,7 @@ impl<M: Machine> Behind<M> {
         if since >= self.snapshot_every || std::mem::take(&mut self.snapshot_now) {
             // Also where it fails: the next try is a whole interval later.
             self.snapshot_at = self.meta.position;
-            match Taking::begin(&self.dir, self.meta) {
+            match Taking::begin(&self.folder, self.meta) {
                 Ok(taking) => self.taking = Some(taking),
                 Err(error) => tracing::warn!(%error, "no snapshot of state"),
             }
@@ -356,9 +423,9 @@ impl<M: Machine> Behind<M> {
     fn finish(&mut self) -> Result<(), String> {
         let since = self.meta.position - self.snapshot_at.min(self.meta.position);
         let due = since >= self.snapshot_every || (since > 0 && self.meta.entries <= SMALL_STATE);
-        if self.taking.is_none() && due {
+        if self.taking.is_none() && due && self.folder.takes_commands() {
             self.snapshot_at = self.meta.position;
-            self.taking = Taking::begin(&self.dir, self.meta).ok();
+            self.taking = Taking::begin(&self.folder, self.meta).ok();
         }
         while let Some(taking) = &mut self.taking {
             let stepped = taking.step(&self.layers.tree, SNAPSHOT_STEP);
@@ -370,7 +437,7 @@ impl<M: Machine> Behind<M> {
 
     /// What `flush` of sled does not do: an fsync, before the marker says that all is there.
     fn sync_and_mark(&mut self) -> std::io::Result<()> {
-        database::sync(&self.dir)?;
+        database::sync(&self.folder.dir)?;
         let nothing: Box<dyn FnOnce() -> std::io::Result<()> + Send> = Box::new(|| Ok(()));
         std::mem::replace(&mut self.mark_clean, nothing)()
     }

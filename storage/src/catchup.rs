@@ -12,6 +12,8 @@ use engine::machine::{Change, Entries, Machine, Record};
 
 use crate::behind::Behind;
 use crate::block::BlockLog;
+use crate::disk::Disk;
+use crate::folder::Folder;
 use crate::open::{OpenError, OpenReport, Progress};
 use crate::record::{self, Chain};
 use crate::snapshot;
@@ -47,6 +49,7 @@ impl<'a> CatchUp<'a> {
         let mut chain = if copied_to.size == start { copied_to.chain } else { behind.meta.chain };
         let mut at = start;
         while at < end {
+            enough_space(&behind.folder)?;
             let bytes = self.read(at)?;
             let records = checked(&bytes, at, &mut chain)?;
             report.copied += copy(behind, &bytes, at)?;
@@ -173,13 +176,14 @@ fn one(log: &dyn BlockLog, position: u64) -> Result<Vec<u8>, OpenError> {
 /// Fills an empty state tree from a snapshot; or why the snapshot is of no use,
 /// and then the tree may hold part of it.
 pub(crate) fn load_snapshot(
+    disk: &dyn Disk,
     path: &Path,
     log: &dyn BlockLog,
     genesis: Chain,
     tree: &sled::Tree,
     version: u32,
 ) -> Result<Result<Meta, String>, OpenError> {
-    let stand = match snapshot::stand_of(path) {
+    let stand = match snapshot::stand_of(disk, path) {
         Ok(stand) if stand.version != version => return Ok(Err("it is of other rules".into())),
         Ok(stand) => stand,
         Err(error) => return Ok(Err(error.to_string())),
@@ -190,7 +194,7 @@ pub(crate) fn load_snapshot(
     let mut meta = Meta { position: stand.position, ..Meta::empty(version, stand.chain) };
     let mut store_error = None;
     let mut batch = sled::Batch::default();
-    let loaded = snapshot::read(path, |key, entry| {
+    let loaded = snapshot::read(disk, path, |key, entry| {
         meta.add(&key, &entry);
         batch.insert([&[ENTRY], key.as_slice()].concat(), entry);
         if meta.entries.is_multiple_of(LOAD_STEP as u64) {
@@ -215,6 +219,15 @@ fn apply(tree: &sled::Tree, batch: sled::Batch, failed: &mut Option<String>) -> 
         *failed = Some(why);
         io::ErrorKind::Other.into()
     })
+}
+
+/// An error where sled could meet a full disk.
+pub(crate) fn enough_space(folder: &Folder) -> Result<(), OpenError> {
+    if folder.takes_sled() {
+        return Ok(());
+    }
+    let (dir, free) = (folder.dir.clone(), folder.free());
+    Err(OpenError::NoSpace { dir, free, needed: folder.least() })
 }
 
 fn damaged(position: u64, why: &str) -> OpenError {

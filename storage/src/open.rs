@@ -34,6 +34,7 @@ use crate::block::{BlockLog, Head, genesis};
 use crate::catchup::{self, CatchUp};
 use crate::database::{self, Database, DatabaseError};
 use crate::disk::{Disk, Privacy, RealDisk};
+use crate::folder::{Folder, Note};
 use crate::journal::{self, Item, Journal, JournalReader, KnownHead, NoWitness, Recovery, Witness};
 use crate::keys::{Expect, KeyError, KeyStore};
 use crate::lock::{FolderLock, LockError};
@@ -45,6 +46,7 @@ use crate::state::{Layers, Meta, StateReader};
 use crate::trouble::{Trouble, guarded};
 
 pub use crate::fold::StateDigest;
+pub use crate::rebuild::{Rebuilt, rebuild};
 pub use crate::trouble::Fatal;
 
 /// State with more entries is not added up before the store serves, but by a
@@ -61,7 +63,7 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Unpredictable bytes.
     pub entropy: Arc<dyn Entropy>,
-    /// What journal and key store are written to.
+    /// What everything but sled and the lock is written to.
     pub disk: Arc<dyn Disk>,
     /// How the journal is opened.
     pub journal: journal::Options,
@@ -84,6 +86,13 @@ pub struct Options {
     /// How often the writer is woken to look at clock and deadlines, in
     /// milliseconds; none where only commands and [`Handle::sweep`] wake it.
     pub tick_ms: Option<u64>,
+    /// Whether the writer looks at clock and deadlines at all. Not while the
+    /// store is only rebuilt: the log must get no record then.
+    pub time_acts: bool,
+    /// Bytes that must be free around `store/` for a command to be accepted;
+    /// below, the store is read-only, and below a quarter of it nothing is
+    /// written to sled any more, nor can the folder be opened.
+    pub space_margin: u64,
     /// Names the running kernel; none to ask it.
     pub boot_id: Option<String>,
     /// Called when the process must not go on.
@@ -112,7 +121,9 @@ impl Options {
             lag_max: 65_536,
             snapshot_every: 1 << 20,
             suspend_after_gap_s: None,
+            space_margin: 256 << 20,
             tick_ms: Some(200),
+            time_acts: true,
             boot_id: None,
             fatal: Arc::new(|message| {
                 eprintln!("keytrail: {message}");
@@ -120,6 +131,13 @@ impl Options {
             }),
             progress: None,
         }
+    }
+}
+
+impl Options {
+    /// The folder `store/` in `dir`.
+    pub(crate) fn folder(&self, dir: &Path) -> Folder {
+        Folder { disk: Arc::clone(&self.disk), dir: dir.to_owned(), margin: self.space_margin }
     }
 }
 
@@ -161,6 +179,16 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Too little space is left to go on safely. Nothing has changed.
+    #[error("{free} bytes are free around {}, and {needed} are needed to open it: make space, or move the data folder to a larger disk", dir.display())]
+    NoSpace {
+        /// The folder `store/`.
+        dir: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be.
+        needed: u64,
+    },
     /// The log does not read as one unbroken chain.
     #[error("the log is damaged at position {}: {why}; put back a copy of the folder `log`", position.0)]
     Damaged {
@@ -191,7 +219,7 @@ pub struct Store<M: Machine> {
     pub report: OpenReport,
     running: Running<M>,
     // Given up last, after the threads have ended.
-    _lock: FolderLock,
+    _lock: Arc<FolderLock>,
 }
 
 impl<M: Machine> Store<M> {
@@ -202,14 +230,26 @@ impl<M: Machine> Store<M> {
     ///
     /// [`OpenError`]; the folder may be opened again after what it asks for.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(dir).map_err(io_error("make", dir))?;
+        let lock = Arc::new(FolderLock::take(dir)?);
+        Self::open_under(lock, dir, options)
+    }
+
+    /// As [`Store::open`], under a lock of `dir` that is held already.
+    pub(crate) fn open_under(
+        lock: Arc<FolderLock>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<Self, OpenError> {
         let disk = Arc::clone(&options.disk);
         let (log_dir, store_dir) = (dir.join("log"), dir.join("store"));
-        for part in [dir, &store_dir] {
-            std::fs::create_dir_all(part).map_err(io_error("make", part))?;
+        std::fs::create_dir_all(&store_dir).map_err(io_error("make", &store_dir))?;
+        for part in [&log_dir, &store_dir] {
+            disk.create_dir(part, Privacy::Shared).map_err(io_error("make", part))?;
         }
-        disk.create_dir(&log_dir, Privacy::Shared).map_err(io_error("make", &log_dir))?;
         disk.sync_dir(dir).map_err(io_error("sync", dir))?;
-        let lock = FolderLock::take(dir)?;
+        let folder = options.folder(&store_dir);
+        catchup::enough_space(&folder)?;
         let origin = journal::read_origin(&*disk, &log_dir)?;
         let origin = origin.unwrap_or_else(|| options.origin.clone());
         let mut report = OpenReport::default();
@@ -232,7 +272,7 @@ impl<M: Machine> Store<M> {
         let keys = KeyStore::open(Arc::clone(&disk), &keys, Arc::clone(&options.entropy), expect)?;
         let fallback = Box::new(JournalFallback { disk, dir: log_dir });
         let running =
-            Running::start(&store_dir, opened, journal, &origin, fallback, &options, &mut report)?;
+            Running::start(&folder, opened, journal, &origin, fallback, &options, &mut report)?;
         Ok(Self {
             handle: running.handle.clone(),
             state: running.state.clone(),
@@ -266,48 +306,6 @@ impl<M: Machine> Store<M> {
     }
 }
 
-/// What [`rebuild`] did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// The log's size: both digests stand for it.
-    pub position: Position,
-    /// Digest of the state that was there.
-    pub before: StateDigest,
-    /// Digest of the state made from the log alone.
-    pub after: StateDigest,
-    /// What opening found and did the second time.
-    pub report: OpenReport,
-}
-
-/// Deletes everything derived in the folder `dir` and makes it again from the
-/// log. The store must not be open.
-///
-/// # Errors
-///
-/// [`OpenError`].
-pub fn rebuild<M: Machine>(dir: &Path, options: &Options) -> Result<Rebuilt, OpenError> {
-    let (_, before, _) = digest_of::<M>(dir, options)?;
-    let store = dir.join("store");
-    std::fs::remove_dir_all(&store).map_err(io_error("delete", &store))?;
-    let (position, after, report) = digest_of::<M>(dir, options)?;
-    Ok(Rebuilt { position, before, after, report })
-}
-
-/// Opens, takes the digest, stops cleanly.
-fn digest_of<M: Machine>(
-    dir: &Path,
-    options: &Options,
-) -> Result<(Position, StateDigest, OpenReport), OpenError> {
-    // Nothing may happen by itself between the two digests.
-    let quiet = Options { tick_ms: None, ..options.clone() };
-    let store = Store::<M>::open(dir, quiet)?;
-    let stopped = |_| OpenError::Store("the writer has stopped".into());
-    let (position, digest) = store.digest().map_err(stopped)?;
-    let report = store.report.clone();
-    store.close().map_err(stopped)?;
-    Ok((position, digest, report))
-}
-
 /// The threads and what they share.
 pub(crate) struct Running<M: Machine> {
     pub(crate) handle: Handle<M>,
@@ -319,9 +317,9 @@ pub(crate) struct Running<M: Machine> {
 }
 
 impl<M: Machine> Running<M> {
-    /// Brings the store in `store_dir` to where `log` stands, and starts.
+    /// Brings the store in `folder` to where `log` stands, and starts.
     pub(crate) fn start<L: BlockLog + 'static>(
-        store_dir: &Path,
+        folder: &Folder,
         opened: Option<Database>,
         log: L,
         origin: &str,
@@ -331,8 +329,8 @@ impl<M: Machine> Running<M> {
     ) -> Result<Self, OpenError> {
         let genesis = genesis(origin);
         let boot_id = options.boot_id.clone().unwrap_or_else(marker::kernel_boot_id);
-        let found = Marker::read(store_dir);
-        let mut database = agree(store_dir, opened, &log, genesis, options, report)?;
+        let found = Marker::read(folder);
+        let mut database = agree(folder, opened, &log, genesis, options, report)?;
         let running = Marker { boot_id, state_version: M::STATE_VERSION, clean: false };
         let distrust = match &found {
             Some(found) => found.distrust(&running.boot_id, M::STATE_VERSION),
@@ -340,24 +338,22 @@ impl<M: Machine> Running<M> {
         };
         let usable = usable_state(&log, genesis, &database, distrust, M::STATE_VERSION)?;
         // Durable before the first write to sled: a clean stop is over now.
-        running.write(store_dir).map_err(io_error("write the marker in", store_dir))?;
-        let trouble =
-            Arc::new(Trouble::new(Arc::clone(&options.fatal), marker::damage_note(store_dir)));
+        running.write(folder).map_err(io_error("write the marker in", &folder.dir))?;
+        let trouble = Arc::new(Trouble::new(Arc::clone(&options.fatal), folder.clone()));
         let meta = match usable {
             Ok(meta) => meta,
             Err(why) => {
                 report.state_remade = Some(why);
-                remake_state::<M>(store_dir, &log, genesis, &mut database, report)?
+                remake_state::<M>(folder, &log, genesis, &mut database, report)?
             }
         };
         let checked_late = report.state_remade.is_none() && meta.entries > ADD_UP_MAX;
-        let behind =
-            Self::behind(store_dir, database, meta, options, &trouble, running, checked_late);
-        Self::spawn(store_dir, behind, log, fallback, options, trouble, report)
+        let behind = Self::behind(folder, database, meta, options, &trouble, running, checked_late);
+        Self::spawn(folder, behind, log, fallback, options, trouble, report)
     }
 
     fn behind(
-        store_dir: &Path,
+        folder: &Folder,
         database: Database,
         meta: Meta,
         options: &Options,
@@ -368,12 +364,12 @@ impl<M: Machine> Running<M> {
         let position = Position(meta.position);
         let layers =
             Layers::new(database.state.clone(), position, options.cache_bytes, Arc::clone(trouble));
-        let latest = crate::snapshot::all(store_dir).ok().and_then(|mut all| all.pop());
-        let dir = store_dir.to_owned();
+        let latest = crate::snapshot::all(folder).ok().and_then(|mut all| all.pop());
+        let marked = folder.clone();
         Behind {
             db: database.db,
             log_tree: database.log_tree,
-            dir: dir.clone(),
+            folder: folder.clone(),
             queue: Arc::new(Queue::new()),
             layers: Arc::new(layers),
             recent: Arc::new(RecentRecords::default()),
@@ -384,12 +380,12 @@ impl<M: Machine> Running<M> {
             snapshot_at: latest.map_or(0, |(position, _)| position),
             snapshot_now: checked_late,
             taking: None,
-            mark_clean: Box::new(move || Marker { clean: true, ..running }.write(&dir)),
+            mark_clean: Box::new(move || Marker { clean: true, ..running }.write(&marked)),
         }
     }
 
     fn spawn<L: BlockLog + 'static>(
-        store_dir: &Path,
+        folder: &Folder,
         mut behind: Behind<M>,
         log: L,
         fallback: Box<dyn Fallback>,
@@ -401,8 +397,7 @@ impl<M: Machine> Running<M> {
         catch_up.run(&mut behind, report)?;
         let head = log.head();
         let last_time = catchup::last_time(&log)?;
-        let suspension_note = marker::suspension_note(store_dir);
-        let suspended = suspended(options, &suspension_note, head, last_time);
+        let suspended = suspended(options, folder, head, last_time)?;
         let state = StateReader { layers: Arc::clone(&behind.layers) };
         let (head_sender, head_watch) = watch::channel(head);
         let recent = Arc::clone(&behind.recent);
@@ -419,8 +414,9 @@ impl<M: Machine> Running<M> {
             clock: Arc::clone(&options.clock),
             entropy: Arc::clone(&options.entropy),
             trouble,
-            suspension_note,
+            folder: folder.clone(),
             suspended,
+            time_acts: options.time_acts,
             queue_max: options.queue_max,
             lag_max: options.lag_max.max(1),
         });
@@ -470,16 +466,22 @@ fn start_ticker<M: Machine>(handle: &Handle<M>, tick_ms: u64) -> Result<JoinHand
 }
 
 /// Whether time-made events are suspended from the start.
-fn suspended(options: &Options, note: &PathBuf, head: Head, last_time: Micros) -> bool {
-    let noted = note.exists();
+fn suspended(
+    options: &Options,
+    folder: &Folder,
+    head: Head,
+    last_time: Micros,
+) -> Result<bool, OpenError> {
+    let noted = folder.note(Note::Suspension).map_err(io_error("read notes in", &folder.dir))?;
+    let noted = noted.is_some();
     let late = options
         .suspend_after_gap_s
         .is_some_and(|gap_s| head.size > 0 && options.clock.wall() > last_time.plus_s(gap_s));
     if late && !noted {
         tracing::warn!("the last record is old: what time alone makes happen is suspended");
-        note_suspension(note);
+        note_suspension(folder);
     }
-    noted || late
+    Ok(noted || late)
 }
 
 /// Opens the database, or sets it aside; none if there was one and it is gone.
@@ -510,16 +512,16 @@ fn put_aside(store_dir: &Path, why: String, report: &mut OpenReport) -> Result<(
 
 /// A database that lies on the log's chain: the one that is open, or a new one.
 fn agree(
-    store_dir: &Path,
+    folder: &Folder,
     opened: Option<Database>,
     log: &dyn BlockLog,
     genesis: [u8; 32],
     options: &Options,
     report: &mut OpenReport,
 ) -> Result<Database, OpenError> {
-    let note = marker::damage_note(store_dir);
+    let store_dir = folder.dir.as_path();
     if let Some(database) = opened {
-        let noted = std::fs::read_to_string(&note).ok();
+        let noted = folder.note(Note::Damage).map_err(io_error("read notes in", store_dir))?;
         match noted.map_or_else(|| disagreement(log, genesis, &database), |why| Ok(Some(why)))? {
             None => return Ok(database),
             Some(why) => {
@@ -531,12 +533,8 @@ fn agree(
     let unusable = || OpenError::Store("a new sled folder does not open".into());
     let database = open_database(store_dir, options, genesis, report)?.ok_or_else(unusable)?;
     // Only now: until the new folder is there, the note is still true.
-    match std::fs::remove_file(&note) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("delete", &note)(error))
-        }
-        Ok(()) | Err(_) => Ok(database),
-    }
+    folder.remove_note(Note::Damage).map_err(io_error("delete a note in", store_dir))?;
+    Ok(database)
 }
 
 /// Why sled's copy of the log does not belong to `log`; none if it does.
@@ -582,23 +580,25 @@ fn usable_state(
 
 /// Empties state and fills it from the newest snapshot that can be used.
 fn remake_state<M: Machine>(
-    store_dir: &Path,
+    folder: &Folder,
     log: &dyn BlockLog,
     genesis: [u8; 32],
     database: &mut Database,
     report: &mut OpenReport,
 ) -> Result<Meta, OpenError> {
-    let mut snapshots = crate::snapshot::all(store_dir).map_err(io_error("list", store_dir))?;
+    let disk = folder.disk.as_ref();
+    let mut snapshots = crate::snapshot::all(folder).map_err(io_error("list", &folder.dir))?;
     while let Some((_, path)) = snapshots.pop() {
         database.forget_state().map_err(OpenError::Store)?;
-        match catchup::load_snapshot(&path, log, genesis, &database.state, M::STATE_VERSION)? {
+        match catchup::load_snapshot(disk, &path, log, genesis, &database.state, M::STATE_VERSION)?
+        {
             Ok(meta) => {
                 report.from_snapshot = Some(Position(meta.position));
                 return Ok(meta);
             }
             Err(why) => {
                 tracing::warn!(path = %path.display(), "a snapshot of state is dropped: {why}");
-                std::fs::remove_file(&path).map_err(io_error("delete", &path))?;
+                disk.remove(&path).map_err(io_error("delete", &path))?;
             }
         }
     }
@@ -606,7 +606,10 @@ fn remake_state<M: Machine>(
     Ok(Meta::empty(M::STATE_VERSION, genesis))
 }
 
-fn io_error<'a>(verb: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+pub(crate) fn io_error<'a>(
+    verb: &'a str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> OpenError + 'a {
     move |source| OpenError::Io { what: format!("cannot {verb} {}", path.display()), source }
 }
 

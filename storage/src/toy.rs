@@ -11,6 +11,7 @@ use engine::ids::{Id, Micros, Position};
 use engine::machine::{Change, Clock, Draft, Entries, Entropy, Machine, Record, StreamHead};
 
 use crate::block::{AppendError, Block, BlockLog, Head, genesis};
+use crate::folder::Folder;
 use crate::memory::MemoryLog;
 use crate::open::{OpenError, OpenReport, Options, Running, open_database};
 use crate::reader::Fallback;
@@ -329,6 +330,10 @@ impl World {
         }
     }
 
+    pub(crate) fn folder(&self) -> Folder {
+        self.options.folder(self.store_dir())
+    }
+
     pub(crate) fn store_dir(&self) -> &Path {
         self.dir.path()
     }
@@ -343,8 +348,15 @@ impl World {
         let dir = self.store_dir();
         let opened = open_database(dir, &self.options, genesis(ORIGIN), &mut report)?;
         let fallback = Box::new(copy);
-        let running =
-            Running::start(dir, opened, log, ORIGIN, fallback, &self.options, &mut report)?;
+        let running = Running::start(
+            &self.options.folder(dir),
+            opened,
+            log,
+            ORIGIN,
+            fallback,
+            &self.options,
+            &mut report,
+        )?;
         Ok((running, report))
     }
 

@@ -173,6 +173,11 @@ impl Disk for MemoryDisk {
         let tree = self.tree();
         Ok(tree.files.contains_key(path) || tree.dirs.contains(path))
     }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        let tree = self.tree();
+        Ok(tree.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(tree.used())))
+    }
 }
 
 struct MemoryFile {

@@ -313,6 +313,10 @@ impl Disk for Gated {
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.0.exists(path)
     }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.0.free_bytes(dir)
+    }
 }
 
 impl DiskFile for GatedFile {
