@@ -7,3 +7,4 @@ mod history;
 mod log;
 mod replay;
 mod shape;
+mod tour;
