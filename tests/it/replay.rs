@@ -1,8 +1,9 @@
 //! What an auditor finds in a folder, and that looking changes nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use engine::events::Event;
@@ -15,10 +16,10 @@ use replay::report::{Level, Outcome, Report};
 use replay::verify::Options;
 use storage::block::{Block, BlockLog, Head, genesis};
 use storage::disk::RealDisk;
-use storage::journal::{Item, Journal, JournalReader, Limits, NoWitness, Reserve};
+use storage::journal::{Item, Journal, JournalReader, Limits, NoWitness};
 use storage::record;
 
-use crate::history::{Counter, History, ORIGIN, small_segments};
+use crate::history::{Counter, History, ORIGIN, Signs, small_segments};
 
 /// Every file below a folder with a hash of its bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
@@ -197,17 +198,16 @@ fn every_flipped_bit_of_the_journal_is_found() {
     assert!(replay::verify(marked.path(), &options).unwrap().holds);
 
     let mut flipped = 0;
-    for file in segments(marked.path()).iter().chain(&[marked.path().join("log/origin")]) {
-        let bytes = fs::read(file).unwrap();
-        for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[at] ^= 1;
-            fs::write(file, changed).unwrap();
+    for path in segments(marked.path()).iter().chain(&[marked.path().join("log/origin")]) {
+        fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        for (at, byte) in (0..).zip(fs::read(path).unwrap()) {
+            file.write_all_at(&[byte ^ 1], at).unwrap();
             let report = replay::verify(marked.path(), &options).unwrap();
-            assert!(!report.holds, "byte {at} of {}: {report}", file.display());
+            assert!(!report.holds, "byte {at} of {}: {report}", path.display());
+            file.write_all_at(&[byte], at).unwrap();
             flipped += 1;
         }
-        fs::write(file, bytes).unwrap();
     }
     assert!(flipped > 5_000, "{flipped}");
     assert!(replay::verify(marked.path(), &options).unwrap().holds);
@@ -445,4 +445,173 @@ fn a_tail_cut_at_a_group_is_found_beside_the_second_copy() {
         commands.truncate(20);
     });
     assert_eq!(levels, [], "a shorter log is a log: {report}");
+}
+
+/// Bytes of sled's files that are not zero: file, offset, byte.
+fn database_bytes(folder: &Path) -> Vec<(PathBuf, u64, u8)> {
+    let mut found = Vec::new();
+    for path in files(&folder.join("store/sled")).into_keys() {
+        let bytes = (0..).zip(fs::read(&path).unwrap());
+        found.extend(
+            bytes.filter(|(_, byte)| *byte != 0).map(|(at, byte)| (path.clone(), at, byte)),
+        );
+    }
+    found
+}
+
+/// Verifies a folder whose second copy is harmed, and sees that only levels
+/// which look at that copy fail. Returns whether they did.
+#[track_caller]
+fn only_the_copy_fails(folder: &Path) -> bool {
+    let before = files(folder);
+    let report = verify(folder);
+    assert_eq!(files(folder), before);
+    for level in [Level::Records, Level::Signatures, Level::Rules] {
+        assert_eq!(report.level(level).unwrap().outcome, Outcome::Holds, "{report}");
+    }
+    !report.holds
+}
+
+#[test]
+fn a_flipped_bit_of_the_database_is_reported_and_no_panic_escapes() {
+    let folder = day();
+    let bytes = database_bytes(folder.path());
+    let (mut harmed, mut found) = (0, 0);
+    for (path, at, byte) in bytes.iter().step_by(bytes.len() / 40) {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[byte ^ 1], *at).unwrap();
+        found += u32::from(only_the_copy_fails(folder.path()));
+        harmed += 1;
+        file.write_all_at(&[*byte], *at).unwrap();
+    }
+    // sled's log holds old versions of its pages too; a bit of those means nothing.
+    assert!(found * 2 > harmed, "{found} of {harmed}");
+    assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn a_cut_or_missing_database_file_is_reported_and_no_panic_escapes() {
+    let folder = day();
+    let sled = folder.path().join("store/sled");
+    let used = database_bytes(folder.path());
+    let end = used.iter().filter(|(path, ..)| path.ends_with("db")).map(|(_, at, _)| at + 1).max();
+    let db = sled.join("db");
+    let bytes = fs::read(&db).unwrap();
+    for len in [0, 1, end.unwrap() / 2] {
+        fs::write(&db, &bytes[..len as usize]).unwrap();
+        assert!(only_the_copy_fails(folder.path()), "cut to {len}");
+    }
+    fs::write(&db, bytes).unwrap();
+    for path in files(&sled).into_keys() {
+        let bytes = fs::read(&path).unwrap();
+        for harm in [b"".as_slice(), b"x", &[0xff; 4_096]] {
+            fs::write(&path, harm).unwrap();
+            only_the_copy_fails(folder.path());
+        }
+        fs::remove_file(&path).unwrap();
+        only_the_copy_fails(folder.path());
+        fs::write(&path, bytes).unwrap();
+    }
+    assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn a_stored_state_that_is_not_what_the_log_says_is_found() {
+    let folder = day();
+    // State of the same length and of other content: of another day.
+    let other = tempfile::tempdir().unwrap();
+    let mut history = History::begin(other.path(), small_segments(8));
+    let phone = history.activate(1, true);
+    history.authenticate(&phone, Signs::Well);
+    history.store.close().unwrap();
+    fs::remove_dir_all(folder.path().join("store")).unwrap();
+    copy(&other.path().join("store"), &folder.path().join("store"));
+    assert!(only_the_copy_fails(folder.path()));
+    let report = verify(folder.path());
+    let replay = report.level(Level::Replay).unwrap();
+    assert_eq!(replay.outcome, Outcome::Fails, "{report}");
+}
+
+/// Runs keytrail with these arguments: exit code, standard output, standard error.
+fn keytrail(arguments: &[&str], folder: &Path) -> (i32, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_keytrail-tested"))
+        .arg(arguments[0])
+        .arg(folder)
+        .args(&arguments[1..])
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
+    let folder = day();
+    let before = files(folder.path());
+    let (code, page, noise) = keytrail(&["verify"], folder.path());
+    assert_eq!((code, noise.as_str()), (0, ""), "{page}");
+    assert!(page.ends_with("\nevery level holds\n"), "{page}");
+    let (code, json, noise) = keytrail(&["verify", "--json"], folder.path());
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, noise.as_str()), (0, ""));
+    assert_eq!(report["holds"], true);
+    assert_eq!(report["levels"][2]["level"], "signatures");
+    assert_eq!(report["levels"][2]["outcome"], "holds");
+    assert_eq!(report["levels"][2]["counts"]["signatures"], 13);
+
+    let filter = ["inspect", "--json", "--position", "20..", "--type", "RegistrationLocked"];
+    let (code, lines, noise) = keytrail(&filter, folder.path());
+    assert_eq!((code, noise.as_str()), (0, ""));
+    let row: serde_json::Value = serde_json::from_str(&lines).unwrap();
+    assert_eq!(
+        (&row["position"], &row["event"]["reason"]),
+        (&22.into(), &"TOO_MANY_FAILURES".into())
+    );
+    let (_, timeline, _) = keytrail(&["inspect", "--limit", "3"], folder.path());
+    assert_eq!(timeline.lines().count(), 3);
+    assert_eq!(files(folder.path()), before, "nothing has changed so far");
+
+    let (code, json, noise) = keytrail(&["rebuild", "--json"], folder.path());
+    let rebuilt: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, noise.as_str()), (0, ""));
+    assert_eq!(rebuilt["equal"], true);
+    assert_eq!(rebuilt["replayed"], 34);
+    assert_eq!(rebuilt["before"], report["state_digest"]);
+    assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn the_commands_exit_with_1_on_damage_and_with_2_where_there_is_nothing_to_look_at() {
+    let folder = day();
+    let path = segments(folder.path()).remove(1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[2_000] ^= 1;
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let (code, page, noise) = keytrail(&["verify"], folder.path());
+    assert_eq!((code, noise.as_str()), (1, ""), "{page}");
+    assert!(page.contains(name) && page.ends_with("NOT every level holds\n"), "{page}");
+    let (code, _, noise) = keytrail(&["inspect"], folder.path());
+    assert_eq!(code, 1);
+    assert!(noise.contains(name), "{noise}");
+
+    fs::write(folder.path().join("store/sled/db"), "no database").unwrap();
+    let (code, page, noise) = keytrail(&["verify"], folder.path());
+    assert_eq!((code, noise.as_str()), (1, ""), "{page}");
+
+    let empty = tempfile::tempdir().unwrap();
+    for command in ["verify", "inspect", "rebuild"] {
+        let (code, page, noise) = keytrail(&[command], empty.path());
+        assert_eq!((code, page.as_str()), (2, ""), "{command}");
+        assert!(noise.contains("no keytrail log here"), "{command}: {noise}");
+    }
+    assert!(files(empty.path()).is_empty(), "and nothing is made");
+    let running = History::begin(empty.path(), small_segments(8));
+    for command in ["verify", "inspect", "rebuild"] {
+        let (code, page, noise) = keytrail(&[command], empty.path());
+        assert_eq!((code, page.as_str()), (2, ""), "{command}");
+        assert!(noise.contains("another keytrail runs on"), "{command}: {noise}");
+    }
+    running.store.close().unwrap();
 }
