@@ -1,6 +1,7 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
 pub mod config;
+pub mod device;
 pub mod openapi;
 pub mod serve;
 
@@ -22,6 +23,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Look at the configuration
     Config(config::Arguments),
+    /// Play a phone against a server: a tool for tests
+    Device(device::Arguments),
     /// Print the OpenAPI 3.1 document of this server
     Openapi,
 }
@@ -53,6 +56,7 @@ pub fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Device(arguments) => device::run(&arguments),
         Command::Openapi => openapi::run(),
     }
 }
