@@ -2,8 +2,11 @@
 
 pub mod config;
 pub mod device;
+pub mod inspect;
 pub mod openapi;
+pub mod rebuild;
 pub mod serve;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -25,6 +28,12 @@ enum Command {
     Config(config::Arguments),
     /// Play a phone against a server: a tool for tests
     Device(device::Arguments),
+    /// Check a stopped server's folder, or a copy of it, level by level
+    Verify(verify::Arguments),
+    /// Show the events of a stopped server's folder, or of a copy of it
+    Inspect(inspect::Arguments),
+    /// Make everything that is derived from the log again
+    Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
     Openapi,
 }
@@ -57,6 +66,9 @@ pub fn run(cli: Cli) -> Exit {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Device(arguments) => device::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }
 }
