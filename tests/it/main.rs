@@ -5,5 +5,6 @@
 mod full_disk;
 mod history;
 mod log;
+mod phone;
 mod replay;
 mod shape;
