@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod demo;
+pub mod device;
 pub mod inspect;
 pub mod openapi;
 pub mod rebuild;
@@ -28,6 +29,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Look at the configuration
     Config(config::Arguments),
+    /// Play a phone against a server: a tool for tests
+    Device(device::Arguments),
     /// Check a stopped server's folder, or a copy of it, level by level
     Verify(verify::Arguments),
     /// Show the events of a stopped server's folder, or of a copy of it
@@ -66,6 +69,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Device(arguments) => device::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
