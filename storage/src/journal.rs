@@ -464,7 +464,10 @@ impl JournalReader {
     /// Everything in order, from the segment that holds `from`. Memory: one group.
     pub fn items(&self, from: Position) -> impl Iterator<Item = io::Result<Item>> + '_ {
         let index = self.segments.partition_point(|first| *first <= from).saturating_sub(1);
-        Items { reader: self, index, walk: None, before: None, sealed: false, over: false }
+        // A log has at least one segment, so that none is like one that was sealed.
+        let none = self.segments.is_empty();
+        let before = none.then(|| Head { size: 0, chain: block::genesis(&self.origin) });
+        Items { reader: self, index, walk: None, before, sealed: none, over: false }
     }
 
     /// What is wrong where the last segment is sealed, and so not the last.
