@@ -111,7 +111,7 @@ impl Database {
     }
 }
 
-fn config(dir: &Path, cache_bytes: u64) -> sled::Config {
+pub(crate) fn config(dir: &Path, cache_bytes: u64) -> sled::Config {
     sled::Config::default()
         .path(dir)
         .segment_size(SEGMENT_SIZE)
@@ -144,12 +144,17 @@ fn delete_drafts(dir: &Path) -> io::Result<()> {
     }
     for item in fs::read_dir(dir)? {
         let path = item?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
+        if is_draft(&path) {
             fs::remove_file(path)?;
         }
     }
     Ok(())
+}
+
+/// Whether this file is an unfinished snapshot of sled's.
+pub(crate) fn is_draft(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with("snap.") && name.ends_with(".generating")
 }
 
 /// Moves sled's folder out of the way; the one moved before it is deleted.

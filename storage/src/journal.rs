@@ -442,6 +442,22 @@ pub enum Item {
     Finding(Finding),
 }
 
+/// As [`Item`], with the place of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// A group whose hash is right and which follows the one before.
+    Block {
+        /// The group.
+        block: Block,
+        /// Its file.
+        file: Arc<Path>,
+        /// Where its frames begin in the file, in bytes.
+        frames_at: u64,
+    },
+    /// Something else.
+    Finding(Finding),
+}
+
 impl JournalReader {
     /// Opens the journal in `dir` (the folder `log/`).
     ///
@@ -463,19 +479,43 @@ impl JournalReader {
 
     /// Everything in order, from the segment that holds `from`. Memory: one group.
     pub fn items(&self, from: Position) -> impl Iterator<Item = io::Result<Item>> + '_ {
+        self.placed(from).map(|placed| {
+            placed.map(|placed| match placed {
+                Placed::Block { block, .. } => Item::Block(block),
+                Placed::Finding(finding) => Item::Finding(finding),
+            })
+        })
+    }
+
+    /// The lengths of all segment files together, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// As the medium says.
+    pub fn bytes(&self) -> io::Result<u64> {
+        let lens = self
+            .segments
+            .iter()
+            .map(|first| self.disk.open(&self.dir.join(segment_name(*first)), Open::Read)?.len());
+        lens.sum()
+    }
+
+    /// As [`JournalReader::items`], and where each group stands.
+    pub fn placed(&self, from: Position) -> impl Iterator<Item = io::Result<Placed>> + '_ {
         let index = self.segments.partition_point(|first| *first <= from).saturating_sub(1);
+        let file = Arc::from(Path::new(""));
         // A log has at least one segment, so that none is like one that was sealed.
-        let none = self.segments.is_empty();
-        let before = none.then(|| Head { size: 0, chain: block::genesis(&self.origin) });
-        Items { reader: self, index, walk: None, before, sealed: none, over: false }
+        let sealed = self.segments.is_empty();
+        let before = sealed.then(|| Head { size: 0, chain: block::genesis(&self.origin) });
+        Items { reader: self, index, walk: None, file, before, sealed, over: false }
     }
 
     /// What is wrong where the last segment is sealed, and so not the last.
-    fn missing_last(&self, end: &Head) -> io::Result<Option<Item>> {
+    fn missing_last(&self, end: &Head) -> io::Result<Option<Placed>> {
         let file = self.dir.join(segment_name(Position(end.size)));
         // Begun since the folder was listed: not read, and not missing.
         let there = self.disk.exists(&file)?;
-        Ok((!there).then(|| Item::Finding(recover::missing_last(file, end))))
+        Ok((!there).then(|| Placed::Finding(recover::missing_last(file, end))))
     }
 
     fn place(&self, index: usize, before: Option<Head>) -> Place {
@@ -495,6 +535,8 @@ struct Items<'r> {
     reader: &'r JournalReader,
     index: usize,
     walk: Option<Walk>,
+    /// Of the walk.
+    file: Arc<Path>,
     before: Option<Head>,
     /// Whether the segment before has a seal.
     sealed: bool,
@@ -502,12 +544,16 @@ struct Items<'r> {
 }
 
 impl Items<'_> {
-    fn step(&mut self) -> io::Result<Option<Item>> {
+    fn step(&mut self) -> io::Result<Option<Placed>> {
         loop {
             if let Some(walk) = &mut self.walk {
                 match walk.next()? {
-                    Some(Step::Group(block)) => return Ok(Some(Item::Block(block))),
-                    Some(Step::Finding(finding)) => return Ok(Some(Item::Finding(finding))),
+                    Some(Step::Group(block)) => {
+                        let frames_at = walk.ending().offset - block.frames.len() as u64;
+                        let file = Arc::clone(&self.file);
+                        return Ok(Some(Placed::Block { block, file, frames_at }));
+                    }
+                    Some(Step::Finding(finding)) => return Ok(Some(Placed::Finding(finding))),
                     None => self.before = Some(walk.ending().head),
                 }
                 self.sealed = walk.ending().seal.is_some();
@@ -521,16 +567,17 @@ impl Items<'_> {
             let place = self.reader.place(self.index, self.before);
             let file = Arc::from(self.reader.disk.open(&place.path, Open::Read)?);
             let gap = recover::gap(&place);
+            self.file = Arc::from(place.path.as_path());
             self.walk = Some(Walk::new(file, place)?);
             if let Some(finding) = gap {
-                return Ok(Some(Item::Finding(finding)));
+                return Ok(Some(Placed::Finding(finding)));
             }
         }
     }
 }
 
 impl Iterator for Items<'_> {
-    type Item = io::Result<Item>;
+    type Item = io::Result<Placed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {

@@ -47,6 +47,7 @@ use crate::state::{Layers, Meta, StateReader};
 use crate::trouble::{Trouble, guarded};
 
 pub use crate::fold::StateDigest;
+pub use crate::rebuild::{Rebuilt, rebuild};
 pub use crate::trouble::Fatal;
 
 /// State with more entries is not added up before the store serves, but by a
@@ -86,6 +87,9 @@ pub struct Options {
     /// How often the writer is woken to look at clock and deadlines, in
     /// milliseconds; none where only commands and [`Handle::sweep`] wake it.
     pub tick_ms: Option<u64>,
+    /// Whether the writer looks at clock and deadlines at all. Not while the
+    /// store is only rebuilt: the log must get no record then.
+    pub time_acts: bool,
     /// Bytes that must be free around `store/` for a command to be accepted;
     /// below, the store is read-only, and below a quarter of it nothing is
     /// written to sled any more, nor can the folder be opened.
@@ -125,6 +129,7 @@ impl Options {
             space_margin: 256 << 20,
             accept_lost_keys: false,
             tick_ms: Some(200),
+            time_acts: true,
             boot_id: None,
             fatal: Arc::new(|message| {
                 eprintln!("keytrail: {message}");
@@ -237,7 +242,7 @@ pub struct Store<M: Machine> {
     pub report: OpenReport,
     running: Running<M>,
     // Given up last, after the threads have ended.
-    _lock: FolderLock,
+    _lock: Arc<FolderLock>,
 }
 
 impl<M: Machine> Store<M> {
@@ -248,16 +253,24 @@ impl<M: Machine> Store<M> {
     ///
     /// [`OpenError`]; the folder may be opened again after what it asks for.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(dir).map_err(io_error("make", dir))?;
+        let lock = Arc::new(FolderLock::take(dir)?);
+        Self::open_under(lock, dir, options)
+    }
+
+    /// As [`Store::open`], under a lock of `dir` that is held already.
+    pub(crate) fn open_under(
+        lock: Arc<FolderLock>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<Self, OpenError> {
         let disk = Arc::clone(&options.disk);
         let (log_dir, store_dir) = (dir.join("log"), dir.join("store"));
-        for part in [dir, &store_dir] {
-            std::fs::create_dir_all(part).map_err(io_error("make", part))?;
-        }
+        std::fs::create_dir_all(&store_dir).map_err(io_error("make", &store_dir))?;
         for part in [&log_dir, &store_dir] {
             disk.create_dir(part, Privacy::Shared).map_err(io_error("make", part))?;
         }
         disk.sync_dir(dir).map_err(io_error("sync", dir))?;
-        let lock = FolderLock::take(dir)?;
         let folder = options.folder(&store_dir);
         catchup::enough_space(&folder)?;
         let origin = journal::read_origin(&*disk, &log_dir)?;
@@ -317,54 +330,6 @@ impl<M: Machine> Store<M> {
     pub fn close(self) -> Result<(), Stopped> {
         self.handle.stop_blocking()
     }
-}
-
-/// What [`rebuild`] did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// The log's size: both digests stand for it.
-    pub position: Position,
-    /// Digest of the state that was there.
-    pub before: StateDigest,
-    /// Digest of the state made from the log alone.
-    pub after: StateDigest,
-    /// What opening found and did the second time.
-    pub report: OpenReport,
-}
-
-/// Deletes everything derived in the folder `dir` and makes it again from the
-/// log. The store must not be open.
-///
-/// # Errors
-///
-/// [`OpenError`].
-pub fn rebuild<M: Machine>(dir: &Path, options: &Options) -> Result<Rebuilt, OpenError> {
-    let (_, before, _) = digest_of::<M>(dir, options)?;
-    let store = dir.join("store");
-    std::fs::remove_dir_all(&store).map_err(io_error("delete", &store))?;
-    // What the folder's own disk has beside it, where that is another.
-    if options.disk.exists(&store).map_err(io_error("find", &store))? {
-        for path in options.disk.list(&store).map_err(io_error("list", &store))? {
-            options.disk.remove(&path).map_err(io_error("delete", &path))?;
-        }
-    }
-    let (position, after, report) = digest_of::<M>(dir, options)?;
-    Ok(Rebuilt { position, before, after, report })
-}
-
-/// Opens, takes the digest, stops cleanly.
-fn digest_of<M: Machine>(
-    dir: &Path,
-    options: &Options,
-) -> Result<(Position, StateDigest, OpenReport), OpenError> {
-    // Nothing may happen by itself between the two digests.
-    let quiet = Options { tick_ms: None, ..options.clone() };
-    let store = Store::<M>::open(dir, quiet)?;
-    let stopped = |_| OpenError::Store("the writer has stopped".into());
-    let (position, digest) = store.digest().map_err(stopped)?;
-    let report = store.report.clone();
-    store.close().map_err(stopped)?;
-    Ok((position, digest, report))
 }
 
 /// What a store is made from.
@@ -470,10 +435,6 @@ impl<M: Machine> Running<M> {
     ) -> Result<Self, OpenError> {
         let mut catch_up = CatchUp::new(&log, options.progress.as_ref());
         catch_up.run(&mut behind, report)?;
-        if report.unknown_subjects > 0 {
-            let records = report.unknown_subjects;
-            tracing::warn!(records, "records are sealed for subjects that keys/ has never had");
-        }
         let head = log.head();
         let last_time = catchup::last_time(&log)?;
         let suspended = suspended(options, folder, head, last_time)?;
@@ -495,6 +456,7 @@ impl<M: Machine> Running<M> {
             trouble,
             folder: folder.clone(),
             suspended,
+            time_acts: options.time_acts,
             queue_max: options.queue_max,
             lag_max: options.lag_max.max(1),
         });
@@ -723,7 +685,10 @@ fn remake_state<M: Machine>(
     Ok(Meta::empty(M::STATE_VERSION, genesis))
 }
 
-fn io_error<'a>(verb: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+pub(crate) fn io_error<'a>(
+    verb: &'a str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> OpenError + 'a {
     move |source| OpenError::Io { what: format!("cannot {verb} {}", path.display()), source }
 }
 

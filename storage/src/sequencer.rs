@@ -317,6 +317,8 @@ pub(crate) struct Parts<M: Machine, L: BlockLog> {
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) folder: Folder,
     pub(crate) suspended: bool,
+    /// Whether clock and deadlines are looked at.
+    pub(crate) time_acts: bool,
     pub(crate) queue_max: usize,
     pub(crate) lag_max: u64,
 }
@@ -532,6 +534,9 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 
     /// Stages what time makes happen by now.
     fn stage_due(&mut self, answers: &mut Answers<M>) {
+        if !self.parts.time_acts {
+            return;
+        }
         let limit = GROUP_DEADLINES.saturating_sub(answers.deadlines);
         let now = self.staging.time.max(self.parts.clock.wall());
         for key in self.deadlines.take_due(&self.parts.state, now, limit) {
@@ -570,6 +575,9 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 
     /// Compares both clocks; a step of one against the other is an event.
     fn watch_clock(&mut self) {
+        if !self.parts.time_acts {
+            return;
+        }
         let now = Seen { wall: self.parts.clock.wall(), monotonic: self.parts.clock.monotonic() };
         let passed = now.monotonic.0.saturating_sub(self.seen.monotonic.0);
         let expected = Micros(self.seen.wall.0.saturating_add(passed));

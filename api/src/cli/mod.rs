@@ -1,8 +1,11 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
 pub mod config;
+pub mod inspect;
 pub mod openapi;
+pub mod rebuild;
 pub mod serve;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -22,6 +25,12 @@ enum Command {
     Serve(serve::Arguments),
     /// Look at the configuration
     Config(config::Arguments),
+    /// Check a stopped server's folder, or a copy of it, level by level
+    Verify(verify::Arguments),
+    /// Show the events of a stopped server's folder, or of a copy of it
+    Inspect(inspect::Arguments),
+    /// Make everything that is derived from the log again
+    Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
     Openapi,
 }
@@ -53,6 +62,9 @@ pub fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }
 }

@@ -12,19 +12,20 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{Moment, uuid, word};
+use super::Moment;
+use super::words::{UserRoleWord, Uuid};
 
 /// Makes an API key.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateApiKey {
     /// What its holder may do.
-    #[schema(schema_with = word::<UserRole>)]
+    #[schema(value_type = UserRoleWord)]
     pub role: UserRole,
     /// The service provider it acts for: 1 to 64 lower-case letters, digits or hyphens.
     /// Required for SERVICE_PROVIDER, absent for the other roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 64, example = "my-bank")]
+    #[schema(nullable = false, max_length = 64, example = "my-bank")]
     pub service_provider: Option<String>,
     /// A label for people, 1 to 64 characters.
     #[schema(min_length = 1, max_length = 64)]
@@ -35,13 +36,14 @@ pub struct CreateApiKey {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ApiKey {
     /// Its id.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub api_key_id: Id,
     /// What its holder may do.
-    #[schema(schema_with = word::<UserRole>)]
+    #[schema(value_type = UserRoleWord)]
     pub role: UserRole,
     /// The service provider it acts for, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub service_provider: Option<String>,
     /// A label for people.
     pub name: String,
@@ -59,9 +61,11 @@ pub struct CreatedApiKey {
     pub api_key: ApiKey,
     /// The password for HTTP Basic, with the id as user. Absent in a repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub secret: Option<String>,
     /// The token for HTTP Bearer. Absent in a repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub bearer: Option<String>,
     /// Whether this repeats an earlier answer, whose secret cannot be shown again.
     pub repeated: bool,
@@ -131,7 +135,7 @@ pub struct ChangeConfiguration {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Application {
     /// Its id.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub application_id: Id,
     /// A label for people.
     pub name: String,
@@ -147,6 +151,7 @@ pub struct Application {
     pub live_codes: u64,
     /// Until when typed activation codes are refused, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub codes_refused_until: Option<Moment>,
 }
 
@@ -157,7 +162,7 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Value of `after` for the next part; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = uuid, required = false)]
+    #[schema(value_type = Uuid, required = false)]
     pub next: Option<Id>,
 }
 

@@ -10,8 +10,15 @@ pub mod device;
 pub mod provider;
 mod qr;
 mod values;
-mod words;
+pub mod words;
 
 pub use qr::{NotAPayload, QrPayload};
 pub use values::{Moment, Octets, Octets32};
-pub use words::{Word, uuid, uuids, word, words};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The body of a request that says everything with its path: `{}`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}

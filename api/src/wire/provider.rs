@@ -9,14 +9,19 @@ use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Metho
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Moment, Octets, Octets32, uuid, uuids, word, words};
+use super::words::{
+    ActivationFailureWord, ActivationStateWord, AuthenticationFailureWord, CancelReasonWord,
+    DecisionWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord, LockReasonWord,
+    MethodWord, OperationStateWord, ReasonGivenWord, RegistrationStateWord, Uuid,
+};
+use super::{Moment, Octets, Octets32};
 
 /// Asks for the activation of a new registration.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestActivation {
     /// The application.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub application_id: Id,
     /// The service provider's own name for the user, 1 to 256 bytes. Stored encrypted.
     #[schema(min_length = 1, max_length = 256)]
@@ -39,16 +44,16 @@ pub struct RequestedActivation {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Activation {
     /// Its id.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub activation_id: Id,
     /// The registration.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub registration_id: Id,
     /// The application.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub application_id: Id,
     /// Where it stands.
-    #[schema(schema_with = word::<ActivationState>)]
+    #[schema(value_type = ActivationStateWord)]
     pub state: ActivationState,
     /// Whether the registration had keys before.
     pub again: bool,
@@ -58,14 +63,15 @@ pub struct Activation {
     pub expires_at: Moment,
     /// When it was judged, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub judged_at: Option<Moment>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<ActivationFailure>, required = false)]
+    #[schema(value_type = ActivationFailureWord, required = false)]
     pub failure: Option<ActivationFailure>,
     /// What cancelled it, if something did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<CancelReason>, required = false)]
+    #[schema(value_type = CancelReasonWord, required = false)]
     pub cancel_reason: Option<CancelReason>,
     /// Whether the hardware key was stored.
     pub hardware_key_stored: bool,
@@ -80,11 +86,11 @@ pub struct Activation {
 pub struct Risk {
     /// How the device says it fared with its hardware key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<HwKeyClientStatus>, required = false)]
+    #[schema(value_type = HwKeyClientStatusWord, required = false)]
     pub hw_key_client_status: Option<HwKeyClientStatus>,
     /// What the server found when it checked the hardware key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<HwKeyServerResult>, required = false)]
+    #[schema(value_type = HwKeyServerResultWord, required = false)]
     pub hw_key_server_result: Option<HwKeyServerResult>,
 }
 
@@ -93,7 +99,7 @@ pub struct Risk {
 pub struct RegisteredKey {
     /// The method it serves; absent for the hardware key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<Method>, required = false)]
+    #[schema(value_type = MethodWord, required = false)]
     pub method: Option<Method>,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub key_id: Octets32,
@@ -103,25 +109,27 @@ pub struct RegisteredKey {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Registration {
     /// Its id.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub registration_id: Id,
     /// The application.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub application_id: Id,
     /// The service provider's own name for the user; absent once it was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub user_ref: Option<String>,
     /// Where it stands.
-    #[schema(schema_with = word::<RegistrationState>)]
+    #[schema(value_type = RegistrationStateWord)]
     pub state: RegistrationState,
     /// Why it is locked, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<LockReason>, required = false)]
+    #[schema(value_type = LockReasonWord, required = false)]
     pub lock_reason: Option<LockReason>,
     /// Its software keys.
     pub software_keys: Vec<RegisteredKey>,
     /// Its hardware key, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub hardware_key: Option<RegisteredKey>,
     /// Whether the device cannot have a hardware key, as recorded at activation.
     pub hardware_key_impossible: bool,
@@ -135,18 +143,20 @@ pub struct Registration {
     pub remaining_attempts: u32,
     /// The activation under way, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = uuid, required = false)]
+    #[schema(value_type = Uuid, required = false)]
     pub activation_id: Option<Id>,
     /// Operations that wait for an answer, oldest first.
-    #[schema(schema_with = uuids)]
+    #[schema(value_type = Vec<Uuid>)]
     pub pending_operations: Vec<Id>,
     /// When it was requested.
     pub created_at: Moment,
     /// When it was last activated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub activated_at: Option<Moment>,
     /// When it last authenticated successfully.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub last_used_at: Option<Moment>,
 }
 
@@ -155,7 +165,7 @@ pub struct Registration {
 #[serde(deny_unknown_fields)]
 pub struct Because {
     /// The reason.
-    #[schema(schema_with = word::<ReasonGiven>)]
+    #[schema(value_type = ReasonGivenWord)]
     pub reason: ReasonGiven,
 }
 
@@ -176,24 +186,26 @@ pub struct Context {
 #[serde(deny_unknown_fields)]
 pub struct CreateOperation {
     /// The registration that is to answer.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub registration_id: Id,
     /// Factors required.
-    #[schema(schema_with = word::<Level>)]
+    #[schema(value_type = LevelWord)]
     pub level: Level,
     /// Methods that may answer; empty or absent means any that reaches the level.
     #[serde(default)]
-    #[schema(schema_with = words::<Method>, required = false)]
+    #[schema(value_type = Vec<MethodWord>, required = false)]
     pub methods: Vec<Method>,
     /// What the user is shown, if anything. Stored encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub context: Option<Context>,
     /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub data_to_sign: Option<Octets>,
     /// Lifetime in seconds; the application's if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 10, maximum = 86400)]
+    #[schema(nullable = false, minimum = 10, maximum = 86400)]
     pub lifetime_s: Option<u32>,
 }
 
@@ -203,14 +215,14 @@ pub struct Attempt {
     /// When.
     pub at: Moment,
     /// The method that answered.
-    #[schema(schema_with = word::<Method>)]
+    #[schema(value_type = MethodWord)]
     pub method: Method,
     /// What the user decided.
-    #[schema(schema_with = word::<Decision>)]
+    #[schema(value_type = DecisionWord)]
     pub decision: Decision,
     /// Why it failed; absent if it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<AuthenticationFailure>, required = false)]
+    #[schema(value_type = AuthenticationFailureWord, required = false)]
     pub failure: Option<AuthenticationFailure>,
     /// Position of its record in the log.
     pub position: u64,
@@ -220,22 +232,22 @@ pub struct Attempt {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Operation {
     /// Its id.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub operation_id: Id,
     /// The registration.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub registration_id: Id,
     /// The application.
-    #[schema(schema_with = uuid)]
+    #[schema(value_type = Uuid)]
     pub application_id: Id,
     /// Where it stands.
-    #[schema(schema_with = word::<OperationState>)]
+    #[schema(value_type = OperationStateWord)]
     pub state: OperationState,
     /// Factors required.
-    #[schema(schema_with = word::<Level>)]
+    #[schema(value_type = LevelWord)]
     pub level: Level,
     /// Methods that may approve.
-    #[schema(schema_with = words::<Method>)]
+    #[schema(value_type = Vec<MethodWord>)]
     pub methods: Vec<Method>,
     /// When it was created.
     pub created_at: Moment,
@@ -243,21 +255,24 @@ pub struct Operation {
     pub expires_at: Moment,
     /// When it ended, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub ended_at: Option<Moment>,
     /// What cancelled it, if something did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = word::<CancelReason>, required = false)]
+    #[schema(value_type = CancelReasonWord, required = false)]
     pub cancel_reason: Option<CancelReason>,
     /// The answers that were judged, oldest first.
     pub attempts: Vec<Attempt>,
     /// Counted failures that remain until the registration is locked.
     pub remaining_attempts: u32,
     /// Where the registration stands.
-    #[schema(schema_with = word::<RegistrationState>)]
+    #[schema(value_type = RegistrationStateWord)]
     pub registration_state: RegistrationState,
     /// What the app sent along with the last judged answer; absent if nothing, or erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub client_data: Option<Octets>,
-    /// The risk attributes that the application enables.
+    /// The risk attributes that the application enables; known once an answer was judged or the
+    /// operation has ended.
     pub risk: Risk,
 }

@@ -501,6 +501,31 @@ fn a_rebuild_gives_the_same_digest() {
 }
 
 #[test]
+fn a_rebuild_adds_no_record_whatever_is_due_and_keeps_a_suspension() {
+    let world = World::new();
+    let dir = world.dir.path().join("data");
+    let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+    add(&world, &store, 5);
+    let due = Command::SetDeadline(stream(1), Kind::Expiry, Micros(1_000));
+    world.execute(&store.handle, due).unwrap();
+    let (position, digest) = store.digest().unwrap();
+    store.close().unwrap();
+    let note = dir.join("store").join(Note::Suspension.file_name());
+    fs::write(&note, "").unwrap();
+
+    world.clock.pass(1 << 40);
+    let rebuilt = rebuild::<Toy>(&dir, &small(&world)).unwrap();
+    assert_eq!((rebuilt.position, rebuilt.before, rebuilt.after), (position, digest, digest));
+    assert_eq!(rebuilt.found, OpenReport::default());
+    assert!(note.exists());
+    let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+    assert_eq!(store.log.head().size, position.0);
+    let held = rebuild::<Toy>(&dir, &small(&world));
+    assert!(matches!(held, Err(OpenError::Lock(LockError::Held { .. }))));
+    store.close().unwrap();
+}
+
+#[test]
 fn a_journal_that_lost_its_tail_gets_it_back_from_sled() {
     let world = World::new();
     let dir = world.dir.path().join("data");
