@@ -1,6 +1,7 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
 pub mod config;
+pub mod device;
 pub mod inspect;
 pub mod openapi;
 pub mod rebuild;
@@ -25,6 +26,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Look at the configuration
     Config(config::Arguments),
+    /// Play a phone against a server: a tool for tests
+    Device(device::Arguments),
     /// Check a stopped server's folder, or a copy of it, level by level
     Verify(verify::Arguments),
     /// Show the events of a stopped server's folder, or of a copy of it
@@ -62,6 +65,7 @@ pub fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Device(arguments) => device::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
