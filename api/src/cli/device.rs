@@ -10,7 +10,7 @@ use engine::terms::{Decision, Method};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Exit, report};
+use super::{Exit, report, with_causes};
 use crate::device::{
     ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
     HardwareFault, Misbehaviour, NoHardwareKey, Offer, Outcome, Phone, Redemption, Repetition,
@@ -297,7 +297,7 @@ pub fn run(arguments: &Arguments) -> Exit {
             let refusal = failure.refusal();
             let code = refusal.map(|refusal| &refusal.code);
             let status = refusal.map(|refusal| refusal.status);
-            let error = json!({ "code": code, "status": status, "message": failure.to_string() });
+            let error = json!({ "code": code, "status": status, "message": with_causes(&failure) });
             println!("{}", json!({ "accepted": false, "error": error }));
         } else {
             report(&failure);
@@ -575,7 +575,7 @@ fn outcome_words(outcome: &Outcome) -> String {
         Some(Ok(finished)) => {
             text.push_str(&format!("the second time: {}", judged_words(finished)));
         }
-        Some(Err(error)) => text.push_str(&format!("the second time: {error}\n")),
+        Some(Err(error)) => text.push_str(&format!("the second time: {}\n", with_causes(error))),
     }
     text
 }
@@ -617,7 +617,7 @@ fn outcome_json(started: &StartedAuthentication, decision: Decision, outcome: &O
             let refusal = error.refusal();
             let code = refusal.map(|refusal| &refusal.code);
             let status = refusal.map(|refusal| refusal.status);
-            json!({ "error": { "code": code, "status": status, "message": error.to_string() } })
+            json!({ "error": { "code": code, "status": status, "message": with_causes(error) } })
         }
     };
     object
