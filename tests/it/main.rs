@@ -5,5 +5,7 @@
 mod full_disk;
 mod history;
 mod log;
+mod phone;
 mod replay;
 mod shape;
+mod tour;

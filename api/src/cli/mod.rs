@@ -1,6 +1,7 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
 pub mod config;
+pub mod demo;
 pub mod device;
 pub mod inspect;
 pub mod openapi;
@@ -22,6 +23,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole flow on a temporary store, and check the log that it leaves
+    Demo(demo::Arguments),
     /// Run the server
     Serve(serve::Arguments),
     /// Look at the configuration
@@ -63,6 +66,7 @@ impl From<Exit> for ExitCode {
 #[must_use]
 pub fn run(cli: Cli) -> Exit {
     match cli.command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Device(arguments) => device::run(&arguments),
