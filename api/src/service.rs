@@ -23,7 +23,7 @@ use crate::auth::credential::Credential;
 use crate::auth::first_key;
 use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
 use crate::refusals::WINDOW_S;
-use crate::server::{self, Running, told_to_stop};
+use crate::server::{self, Running, StopSignals};
 use crate::settings::Settings;
 
 /// Longest time a request body may take to arrive, in seconds.
@@ -189,12 +189,12 @@ impl Service {
     ///
     /// [`StopError`].
     pub async fn until_stopped(self) -> Result<(), StopError> {
-        told_to_stop().await?;
+        let mut signals = StopSignals::listen()?;
+        signals.told().await;
         tracing::info!("stopping: finishing the requests that are being served");
         tokio::select! {
             stopped = self.stop() => stopped,
-            told = told_to_stop() => {
-                told?;
+            () = signals.told() => {
                 Err(io::Error::other("told twice to stop; requests were cut off").into())
             }
         }

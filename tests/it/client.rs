@@ -96,7 +96,8 @@ impl Request {
     /// The head, which announces the whole body.
     pub(crate) fn head(&self) -> Vec<u8> {
         let Self { method, path, headers, body } = self;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: keytrail\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: keytrail\r\nConnection: close\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -145,12 +145,15 @@ impl Checker<'_> {
         let length = length.or(value.as_array().map(|items| items.len() as u64));
         let least = bound("minLength").or(bound("minItems"));
         let most = bound("maxLength").or(bound("maxItems"));
-        if length.is_some_and(|n| least.is_some_and(|min| n < min) || most.is_some_and(|max| n > max)) {
+        if length
+            .is_some_and(|n| least.is_some_and(|min| n < min) || most.is_some_and(|max| n > max))
+        {
             self.fault(at, "has another length");
         }
         let number = value.as_u64();
         let (min, max) = (bound("minimum"), bound("maximum"));
-        if number.is_some_and(|n| min.is_some_and(|min| n < min) || max.is_some_and(|max| n > max)) {
+        if number.is_some_and(|n| min.is_some_and(|min| n < min) || max.is_some_and(|max| n > max))
+        {
             self.fault(at, "is out of range");
         }
         let text = value.as_str().unwrap_or_default();

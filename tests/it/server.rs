@@ -54,6 +54,11 @@ impl Launch {
         self
     }
 
+    pub(crate) fn switch(mut self, name: &str) -> Self {
+        self.flags.push(name.to_owned());
+        self
+    }
+
     pub(crate) fn under<'a>(mut self, program: impl IntoIterator<Item = &'a str>) -> Self {
         self.under = program.into_iter().map(str::to_owned).collect();
         self
@@ -92,8 +97,7 @@ impl Launch {
         let mut first_key = None;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            if let Some(path) =
-                line.strip_prefix("keytrail wrote the first administrator key to ")
+            if let Some(path) = line.strip_prefix("keytrail wrote the first administrator key to ")
             {
                 first_key = Some(bearer_of(&std::fs::read_to_string(path).unwrap()));
             } else if let Some(url) = line.strip_prefix("keytrail listens on ") {
@@ -121,7 +125,7 @@ impl Server {
 
     /// The first administrator key of a new log.
     pub(crate) fn administrator(&self) -> String {
-        self.first_key.clone().expect("this start made the log")
+        self.first_key.clone().unwrap()
     }
 
     /// A client as devices and back ends use it.

@@ -45,7 +45,8 @@ fn a_body_that_is_no_json_is_malformed_and_one_of_another_shape_is_pointed_at() 
         world.send(&request.header("Content-Type", "application/json; charset=utf-8"))
     };
     let deep = "[".repeat(30_000);
-    for body in [&b""[..], b"{", b"nul", b"{}{}", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}", deep.as_bytes()]
+    for body in
+        [&b""[..], b"{", b"nul", b"{}{}", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}", deep.as_bytes()]
     {
         assert_problem(&post(body), 400, "malformed_json");
     }
@@ -61,7 +62,10 @@ fn a_body_that_is_no_json_is_malformed_and_one_of_another_shape_is_pointed_at() 
         (json!({ "registration_id": NO_ID, "level": level, "colour": 1 }), "/colour"),
         (json!({ "registration_id": NO_ID, "level": level, "methods": ["X"] }), "/methods/0"),
         (json!({ "registration_id": NO_ID, "level": level, "lifetime_s": -1 }), "/lifetime_s"),
-        (json!({ "registration_id": NO_ID, "level": level, "data_to_sign": "+/==" }), "/data_to_sign"),
+        (
+            json!({ "registration_id": NO_ID, "level": level, "data_to_sign": "+/==" }),
+            "/data_to_sign",
+        ),
     ] {
         let answer = post(&serde_json::to_vec(&body).unwrap());
         assert_problem(&answer, 422, "invalid_request");
@@ -195,7 +199,11 @@ fn another_service_providers_things_do_not_exist() {
         ("POST", format!("/v1/operations/{operation}/cancel"), Some(json!({}))),
         ("POST", format!("/v1/activations/{activation}/cancel"), Some(json!({}))),
         ("POST", format!("/v1/registrations/{registration}/activations"), Some(json!({}))),
-        ("POST", format!("/v1/registrations/{registration}/lock"), Some(json!({ "reason": "OTHER" }))),
+        (
+            "POST",
+            format!("/v1/registrations/{registration}/lock"),
+            Some(json!({ "reason": "OTHER" })),
+        ),
         ("POST", format!("/v1/registrations/{registration}/unlock"), Some(json!({}))),
         (
             "POST",
@@ -228,7 +236,8 @@ fn another_service_providers_things_do_not_exist() {
 #[test]
 fn an_unknown_path_is_404_and_a_known_one_with_another_method_405_with_allow() {
     let world = World::start();
-    for path in ["/", "/v1", "/v1/operations/", "/admin/v2/status", "/%2e%2e/healthz", "/healthz/x"] {
+    for path in ["/", "/v1", "/v1/operations/", "/admin/v2/status", "/%2e%2e/healthz", "/healthz/x"]
+    {
         assert_problem(&world.send(&Request::get(path)), 404, "not_found");
     }
     let mut paths: Vec<String> = contract::operations().into_iter().map(|(_, path)| path).collect();
@@ -253,7 +262,9 @@ fn only_plain_json_in_utf_8_is_read() {
     let bank = &world.callers.bank;
     let post = |headers: &[(&str, &str)]| {
         let request = Request::new("POST", "/v1/operations").by(bank).octets(b"{}");
-        world.send(&headers.iter().fold(request, |request, (name, value)| request.header(name, value)))
+        world.send(
+            &headers.iter().fold(request, |request, (name, value)| request.header(name, value)),
+        )
     };
     for headers in [
         &[][..],

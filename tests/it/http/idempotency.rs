@@ -122,18 +122,20 @@ fn a_key_stands_for_one_request_of_one_caller() {
     let world = World::start();
     let side = world.side();
     let phone = side.phone(&ActivationOptions::default()).registration_id();
-    let other = api_key(world.address(), &world.callers.administrator, "SERVICE_PROVIDER", Some(BANK));
+    let other =
+        api_key(world.address(), &world.callers.administrator, "SERVICE_PROVIDER", Some(BANK));
     let (bank, other) = (&world.callers.bank, other.bearer.unwrap());
-    let body = |lifetime_s: u32| {
-        json!({ "registration_id": phone, "level": "ONE_FACTOR", "lifetime_s": lifetime_s })
-    };
+    let body = |lifetime_s: u32| json!({ "registration_id": phone, "level": "ONE_FACTOR", "lifetime_s": lifetime_s });
     let create = |by: &str, body: &Value| {
         world.send(&Request::post("/v1/operations", body).by(by).once("order-1"))
     };
     let first = create(bank, &body(60)).value();
     for (path, body) in [
         ("/v1/operations".to_owned(), body(61)),
-        ("/v1/activations".into(), json!({ "application_id": world.callers.application, "user_ref": "a" })),
+        (
+            "/v1/activations".into(),
+            json!({ "application_id": world.callers.application, "user_ref": "a" }),
+        ),
         (format!("/v1/registrations/{phone}/unlock"), json!({})),
     ] {
         let reused = world.send(&Request::post(&path, &body).by(bank).once("order-1"));

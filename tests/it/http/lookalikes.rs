@@ -39,8 +39,7 @@ fn finish(side: &Side, phone: &Phone) -> (String, Value) {
 fn without_the_device_token_unknown_active_locked_and_deactivated_are_one_answer() {
     let world = World::start();
     let side = world.side();
-    let [active, locked, deactivated] =
-        [(); 3].map(|()| side.phone(&ActivationOptions::default()));
+    let [active, locked, deactivated] = [(); 3].map(|()| side.phone(&ActivationOptions::default()));
     let finishes = [&active, &locked, &deactivated].map(|phone| finish(&side, phone));
     lock(&side, &locked);
     let gone = deactivated.registration_id();
@@ -85,7 +84,10 @@ fn without_the_device_token_unknown_active_locked_and_deactivated_are_one_answer
     // With the token the owner learns that it is locked, and its answer still counts.
     let answer = world.send(&Request::post(&finishes[1].0, &finishes[1].1));
     assert_problem(&answer, 403, "registration_locked");
-    assert_eq!(world.send(&Request::post(&finishes[0].0, &finishes[0].1)).value()["accepted"], true);
+    assert_eq!(
+        world.send(&Request::post(&finishes[0].0, &finishes[0].1)).value()["accepted"],
+        true
+    );
     // Deactivated is over even for the owner: no operation waits.
     let answer = world.send(&Request::post(&finishes[2].0, &finishes[2].1));
     assert_problem(&answer, 409, "operation_state");

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod document;
+mod expiry;
 mod failures;
 mod flows;
 mod idempotency;

@@ -26,7 +26,8 @@ fn answer_to(address: SocketAddr, octets: &[u8]) -> Vec<u8> {
 fn garbage_gets_a_client_error_or_the_end_of_the_connection() {
     let world = World::start();
     let address = world.address();
-    let long_header = format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(1 << 20));
+    let long_header =
+        format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(1 << 20));
     let many: String = (0..500).map(|n| format!("X-{n}: 1\r\n")).collect();
     let many = format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{many}\r\n");
     let long_path = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(1 << 20));
@@ -46,7 +47,8 @@ fn garbage_gets_a_client_error_or_the_end_of_the_connection() {
         b"GET /problems/%00 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec(),
         format!("{post}Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef").into_bytes(),
         format!("{post}Content-Length: -1\r\n\r\n").into_bytes(),
-        format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").into_bytes(),
+        format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+            .into_bytes(),
         format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\n").into_bytes(),
         format!("{post}Transfer-Encoding: gzip\r\n\r\n").into_bytes(),
         long_header.into_bytes(),
