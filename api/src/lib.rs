@@ -10,6 +10,7 @@ pub mod app;
 pub mod auth;
 pub mod call;
 pub mod cli;
+pub mod demo;
 pub mod device;
 pub mod guesses;
 pub mod handlers;

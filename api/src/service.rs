@@ -249,8 +249,17 @@ fn progress(clock: Arc<dyn Clock>) -> storage::open::Progress {
 
 /// Puts into the log of the process what opening found and did.
 fn tell(report: &OpenReport) {
-    let OpenReport { journal, store_set_aside, state_remade, from_snapshot, replayed, copied } =
-        report;
+    let OpenReport {
+        journal,
+        store_set_aside,
+        state_remade,
+        from_snapshot,
+        replayed,
+        copied,
+        keys_repaired,
+        lost_subjects,
+        unknown_subjects,
+    } = report;
     if let Some(cut) = &journal.cut {
         tracing::warn!(%cut, "an unfinished group at the end of the journal was cut");
     }
@@ -263,6 +272,15 @@ fn tell(report: &OpenReport) {
     if let Some(why) = state_remade.as_ref().filter(|_| !journal.created) {
         let from = from_snapshot.map(|position| position.0);
         tracing::warn!(why, ?from, "state was made again from the log");
+    }
+    if *keys_repaired > 0 {
+        tracing::warn!(keys_repaired, "keys were missing in one of the two files of subjects");
+    }
+    if *lost_subjects > 0 {
+        tracing::warn!(lost_subjects, "keys of users are lost; that was accepted");
+    }
+    if *unknown_subjects > 0 {
+        tracing::warn!(unknown_subjects, "records are sealed for users that keys/ has never had");
     }
     tracing::info!(replayed, copied, "the store is open");
 }

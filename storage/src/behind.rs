@@ -18,6 +18,7 @@ use crate::block::Block;
 use crate::database;
 use crate::fold::{Digest, StateDigest};
 use crate::folder::Folder;
+use crate::keys::KeyStore;
 use crate::logtree::LogTree;
 use crate::reader::{Recent, RecentRecords};
 use crate::snapshot::{SnapshotError, Step, Taking};
@@ -270,6 +271,8 @@ pub(crate) struct Behind<M: Machine> {
     pub(crate) log: LogTree,
     pub(crate) meta: Meta,
     pub(crate) trouble: Arc<Trouble>,
+    /// None where a test has none.
+    pub(crate) keys: Option<Arc<KeyStore>>,
     pub(crate) snapshot_every: u64,
     /// Position of the latest snapshot.
     pub(crate) snapshot_at: u64,
@@ -378,6 +381,9 @@ impl<M: Machine> Behind<M> {
             };
             written.push((key, cached));
         }
+        // Each subject was durable before a record that is sealed for it.
+        let subjects = self.keys.as_ref().map_or(0, |keys| keys.subjects_made());
+        self.meta.subjects = self.meta.subjects.max(subjects);
         batch.insert(META, self.meta.encode());
         guarded(|| self.layers.tree.apply_batch(batch))?;
         Ok(written)

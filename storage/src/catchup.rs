@@ -7,16 +7,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::ids::{Micros, Position};
+use engine::ids::{Id, Micros, Position};
 use engine::machine::{Change, Entries, Machine, Record};
 
 use crate::behind::Behind;
 use crate::block::BlockLog;
 use crate::disk::Disk;
 use crate::folder::Folder;
+use crate::keys::KeyStore;
 use crate::open::{OpenError, OpenReport, Progress};
 use crate::record::{self, Chain};
-use crate::snapshot;
+use crate::snapshot::{self, Stand};
 use crate::state::{ENTRY, Layers, META, Meta};
 use crate::trouble::guarded;
 
@@ -54,6 +55,7 @@ impl<'a> CatchUp<'a> {
             let records = checked(&bytes, at, &mut chain)?;
             report.copied += copy(behind, &bytes, at)?;
             at += records.len() as u64;
+            report.unknown_subjects += unknown_subjects(behind.keys.as_deref(), &records);
             report.replayed += fold(behind, &records, chain)?;
             if let Some(progress) = self.progress {
                 progress(at - start, end - start);
@@ -71,6 +73,14 @@ impl<'a> CatchUp<'a> {
             Err(error) => Err(damaged(from, &error.to_string())),
         }
     }
+}
+
+/// How many of `records` are sealed for a subject that the key store has never had.
+fn unknown_subjects(keys: Option<&KeyStore>, records: &[Record]) -> u64 {
+    let unknown = |keys: &KeyStore, record: &Record| {
+        record.draft.subject != Id::NIL && !keys.is_known(record.draft.subject)
+    };
+    keys.map_or(0, |keys| records.iter().filter(|record| unknown(keys, record)).count() as u64)
 }
 
 /// The records that `bytes` hold, which must stand at `from` and follow `chain`.
@@ -191,7 +201,8 @@ pub(crate) fn load_snapshot(
     if chain_before(log, genesis, stand.position)? != Some(stand.chain) {
         return Ok(Err("it is of another log".into()));
     }
-    let mut meta = Meta { position: stand.position, ..Meta::empty(version, stand.chain) };
+    let Stand { position, subjects, .. } = stand;
+    let mut meta = Meta { position, subjects, ..Meta::empty(version, stand.chain) };
     let mut store_error = None;
     let mut batch = sled::Batch::default();
     let loaded = snapshot::read(disk, path, |key, entry| {

@@ -87,6 +87,18 @@ impl Database {
         Ok(counted == *meta)
     }
 
+    /// Lets the state tree ask for no more subjects of the key store than these.
+    pub(crate) fn expect_subjects(&mut self, most: u64) -> Result<(), String> {
+        match &mut self.meta {
+            Some(meta) if meta.subjects > most => {
+                meta.subjects = most;
+                let bytes = meta.encode();
+                guarded(|| self.state.insert(META, bytes)).map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Empties the state tree.
     pub(crate) fn forget_state(&mut self) -> Result<(), String> {
         guarded(|| {

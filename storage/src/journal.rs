@@ -504,7 +504,10 @@ impl JournalReader {
     pub fn placed(&self, from: Position) -> impl Iterator<Item = io::Result<Placed>> + '_ {
         let index = self.segments.partition_point(|first| *first <= from).saturating_sub(1);
         let file = Arc::from(Path::new(""));
-        Items { reader: self, index, walk: None, file, before: None, sealed: false, over: false }
+        // A log has at least one segment, so that none is like one that was sealed.
+        let sealed = self.segments.is_empty();
+        let before = sealed.then(|| Head { size: 0, chain: block::genesis(&self.origin) });
+        Items { reader: self, index, walk: None, file, before, sealed, over: false }
     }
 
     /// What is wrong where the last segment is sealed, and so not the last.

@@ -319,6 +319,12 @@ impl KeyStore {
         self.subjects.count()
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// How many slots opening wrote again in one of the two files of subjects
     /// from the other, because a power cut or damage had made them differ.
     #[must_use]

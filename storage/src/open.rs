@@ -13,9 +13,10 @@
 //! 3. The journal is opened, with sled's copy of the log as a witness: what
 //!    sled holds was acknowledged, so the journal must have it, or get it back.
 //! 4. sled's copy must lie on the journal's chain, else it is set aside.
-//! 5. State is trusted after a clean stop or under the same boot id, and if it
+//! 5. The key store must have every subject that it had when state was written.
+//! 6. State is trusted after a clean stop or under the same boot id, and if it
 //!    adds up; else it is made again, from a snapshot or from the first record.
-//! 6. Both trees are caught up from the journal.
+//! 7. Both trees are caught up from the journal.
 //!
 //! Start reading at [`Store::open`].
 
@@ -93,6 +94,10 @@ pub struct Options {
     /// below, the store is read-only, and below a quarter of it nothing is
     /// written to sled any more, nor can the folder be opened.
     pub space_margin: u64,
+    /// Goes on with a key store that lacks keys, where no copy has them: what was
+    /// sealed under them can never be read again. Once accepted, it is not asked
+    /// for again.
+    pub accept_lost_keys: bool,
     /// Names the running kernel; none to ask it.
     pub boot_id: Option<String>,
     /// Called when the process must not go on.
@@ -122,6 +127,7 @@ impl Options {
             snapshot_every: 1 << 20,
             suspend_after_gap_s: None,
             space_margin: 256 << 20,
+            accept_lost_keys: false,
             tick_ms: Some(200),
             time_acts: true,
             boot_id: None,
@@ -156,6 +162,13 @@ pub struct OpenReport {
     pub replayed: u64,
     /// Records copied to sled from the journal.
     pub copied: u64,
+    /// Slots of the key store that one of its two files gave back to the other.
+    pub keys_repaired: u64,
+    /// Subjects that the key store once had and lacks now; their loss was accepted.
+    pub lost_subjects: u64,
+    /// Among the records folded or copied: those sealed for a subject that the
+    /// key store has never had. They cannot be read.
+    pub unknown_subjects: u64,
 }
 
 /// Why a folder cannot be opened. The text says what to do.
@@ -178,6 +191,16 @@ pub enum OpenError {
         /// Why it failed.
         #[source]
         source: io::Error,
+    },
+    /// The key store has fewer subjects than it had: it is older than the log.
+    #[error("{} holds the keys of {has} users, and there were {needed}: put back the newest copy of the folder keys/", dir.display())]
+    KeysLost {
+        /// The folder `keys/`.
+        dir: PathBuf,
+        /// Subjects that it has, erased ones included.
+        has: u64,
+        /// Subjects that it had.
+        needed: u64,
     },
     /// Too little space is left to go on safely. Nothing has changed.
     #[error("{free} bytes are free around {}, and {needed} are needed to open it: make space, or move the data folder to a larger disk", dir.display())]
@@ -270,14 +293,17 @@ impl<M: Machine> Store<M> {
         let expect = if journal.head().size == 0 { Expect::MayBeNew } else { Expect::Existing };
         let keys = dir.join("keys");
         let keys = KeyStore::open(Arc::clone(&disk), &keys, Arc::clone(&options.entropy), expect)?;
+        report.keys_repaired = keys.repaired();
+        let keys = Arc::new(keys);
         let fallback = Box::new(JournalFallback { disk, dir: log_dir });
-        let running =
-            Running::start(&folder, opened, journal, &origin, fallback, &options, &mut report)?;
+        let held = Some(Arc::clone(&keys));
+        let source = Source { log: journal, origin: &origin, fallback, keys: held };
+        let running = Running::start(&folder, opened, source, &options, &mut report)?;
         Ok(Self {
             handle: running.handle.clone(),
             state: running.state.clone(),
             log: running.log.clone(),
-            keys: Arc::new(keys),
+            keys,
             origin,
             report,
             running,
@@ -306,6 +332,15 @@ impl<M: Machine> Store<M> {
     }
 }
 
+/// What a store is made from.
+pub(crate) struct Source<'a, L> {
+    pub(crate) log: L,
+    pub(crate) origin: &'a str,
+    pub(crate) fallback: Box<dyn Fallback>,
+    /// None where a test has none.
+    pub(crate) keys: Option<Arc<KeyStore>>,
+}
+
 /// The threads and what they share.
 pub(crate) struct Running<M: Machine> {
     pub(crate) handle: Handle<M>,
@@ -321,16 +356,18 @@ impl<M: Machine> Running<M> {
     pub(crate) fn start<L: BlockLog + 'static>(
         folder: &Folder,
         opened: Option<Database>,
-        log: L,
-        origin: &str,
-        fallback: Box<dyn Fallback>,
+        source: Source<'_, L>,
         options: &Options,
         report: &mut OpenReport,
     ) -> Result<Self, OpenError> {
+        let Source { log, origin, fallback, keys } = source;
         let genesis = genesis(origin);
         let boot_id = options.boot_id.clone().unwrap_or_else(marker::kernel_boot_id);
         let found = Marker::read(folder);
         let mut database = agree(folder, opened, &log, genesis, options, report)?;
+        if let Some(keys) = &keys {
+            enough_keys(keys, folder, &log, genesis, &mut database, options, report)?;
+        }
         let running = Marker { boot_id, state_version: M::STATE_VERSION, clean: false };
         let distrust = match &found {
             Some(found) => found.distrust(&running.boot_id, M::STATE_VERSION),
@@ -348,7 +385,9 @@ impl<M: Machine> Running<M> {
             }
         };
         let checked_late = report.state_remade.is_none() && meta.entries > ADD_UP_MAX;
-        let behind = Self::behind(folder, database, meta, options, &trouble, running, checked_late);
+        let mut behind =
+            Self::behind(folder, database, meta, options, &trouble, running, checked_late);
+        behind.keys = keys;
         Self::spawn(folder, behind, log, fallback, options, trouble, report)
     }
 
@@ -376,6 +415,7 @@ impl<M: Machine> Running<M> {
             log: database.log,
             meta,
             trouble: Arc::clone(trouble),
+            keys: None,
             snapshot_every: options.snapshot_every.max(1),
             snapshot_at: latest.map_or(0, |(position, _)| position),
             snapshot_now: checked_late,
@@ -549,6 +589,45 @@ fn disagreement(
     } else {
         Some(format!("its copy of the log, of {} records, is of another log", copy.size))
     })
+}
+
+/// An error if the key store lacks subjects that it had when state, or a
+/// snapshot of it, was written.
+fn enough_keys(
+    keys: &KeyStore,
+    folder: &Folder,
+    log: &dyn BlockLog,
+    genesis: [u8; 32],
+    database: &mut Database,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<(), OpenError> {
+    let has = keys.subjects_made();
+    let on_chain = |position, chain| {
+        catchup::chain_before(log, genesis, position).map(|found| found == Some(chain))
+    };
+    let mut needed = has;
+    if let Some(meta) = &database.meta
+        && on_chain(meta.position, meta.chain)?
+    {
+        needed = needed.max(meta.subjects);
+    }
+    let snapshots = crate::snapshot::all(folder).map_err(io_error("list", &folder.dir))?;
+    for (_, path) in snapshots {
+        let Ok(stand) = crate::snapshot::stand_of(folder.disk.as_ref(), &path) else { continue };
+        if stand.subjects <= has || !on_chain(stand.position, stand.chain)? {
+            continue;
+        }
+        needed = needed.max(stand.subjects);
+        if options.accept_lost_keys {
+            folder.disk.remove(&path).map_err(io_error("delete", &path))?;
+        }
+    }
+    report.lost_subjects = needed - has;
+    if needed > has && !options.accept_lost_keys {
+        return Err(OpenError::KeysLost { dir: keys.dir().to_owned(), has, needed });
+    }
+    database.expect_subjects(has).map_err(OpenError::Store)
 }
 
 /// What the state tree reflects, or why it cannot be used.

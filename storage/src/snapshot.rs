@@ -10,7 +10,8 @@
 //!   8   4  STATE_VERSION of the rules
 //!  12   8  position: all records before it are reflected
 //!  20  32  chain value of the last of them
-//!  52   n  entries in the order of their keys:
+//!  52   8  subjects in the key store then
+//!  60   n  entries in the order of their keys:
 //!          length 4, key, length 4, entry
 //!   n   4  2^32-1: no further entry
 //!   …   8  number of entries
@@ -29,7 +30,7 @@ use crate::state::{ENTRY, Meta};
 use crate::trouble::guarded;
 
 const MAGIC: &[u8; 8] = b"KTSTATE1";
-const HEADER_LEN: usize = 52;
+const HEADER_LEN: usize = 60;
 const END: u32 = u32::MAX;
 const PREFIX: &str = "snapshot-";
 
@@ -45,6 +46,7 @@ pub(crate) struct Stand {
     pub(crate) version: u32,
     pub(crate) position: u64,
     pub(crate) chain: Chain,
+    pub(crate) subjects: u64,
 }
 
 /// A snapshot being taken of a tree that changes meanwhile.
@@ -92,6 +94,7 @@ impl Taking {
         out.put(&start.version.to_be_bytes())?;
         out.put(&start.position.to_be_bytes())?;
         out.put(&start.chain)?;
+        out.put(&start.subjects.to_be_bytes())?;
         let written = Meta { entries: 0, sum: 0, ..start };
         let (cursor, old) = (vec![ENTRY], BTreeMap::new());
         Ok(Self { folder: folder.clone(), start, out, cursor, old, written })
@@ -324,11 +327,14 @@ fn stand(bytes: &mut Hashing<impl Read>) -> io::Result<Stand> {
     let mut position = [0; 8];
     position.copy_from_slice(&rest[4..12]);
     let mut chain = [0; 32];
-    chain.copy_from_slice(&rest[12..]);
+    chain.copy_from_slice(&rest[12..44]);
+    let mut subjects = [0; 8];
+    subjects.copy_from_slice(&rest[44..]);
     Ok(Stand {
         version: u32::from_be_bytes(version),
         position: u64::from_be_bytes(position),
         chain,
+        subjects: u64::from_be_bytes(subjects),
     })
 }
 

@@ -13,7 +13,7 @@ use engine::machine::{Change, Clock, Draft, Entries, Entropy, Machine, Record, S
 use crate::block::{AppendError, Block, BlockLog, Head, genesis};
 use crate::folder::Folder;
 use crate::memory::MemoryLog;
-use crate::open::{OpenError, OpenReport, Options, Running, open_database};
+use crate::open::{OpenError, OpenReport, Options, Running, Source, open_database};
 use crate::reader::Fallback;
 use crate::sequencer::{Envelope, ExecuteError, Executed, Handle};
 use crate::trouble::Fatal;
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     AddToBoth(Id, Id, u64),
     SetDeadline(Id, Kind, Micros),
     Pass(Micros, Kind, Id),
+    /// Adds, sealed for a subject.
+    AddFor(Id, u64, Id),
     Forget(Id),
     Nothing,
     Panic,
@@ -163,6 +165,11 @@ impl Machine for Toy {
             Command::Add(stream, amount) => add(state, stream, amount),
             Command::AddToBoth(one, two, amount) => {
                 Ok([add(state, one, amount)?, add(state, two, amount)?].concat())
+            }
+            Command::AddFor(stream, amount, subject) => {
+                let mut drafts = add(state, stream, amount)?;
+                drafts.iter_mut().for_each(|draft| draft.subject = subject);
+                Ok(drafts)
             }
             Command::SetDeadline(stream, kind, at) => {
                 Ok(vec![draft(stream, DEADLINE_SET, deadline_bytes(at, kind))])
@@ -347,16 +354,8 @@ impl World {
         let mut report = OpenReport::default();
         let dir = self.store_dir();
         let opened = open_database(dir, &self.options, genesis(ORIGIN), &mut report)?;
-        let fallback = Box::new(copy);
-        let running = Running::start(
-            &self.options.folder(dir),
-            opened,
-            log,
-            ORIGIN,
-            fallback,
-            &self.options,
-            &mut report,
-        )?;
+        let source = Source { log, origin: ORIGIN, fallback: Box::new(copy), keys: None };
+        let running = Running::start(&self.folder(), opened, source, &self.options, &mut report)?;
         Ok((running, report))
     }
 

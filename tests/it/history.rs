@@ -131,7 +131,7 @@ impl History {
     }
 
     /// A little of everything: log-ins that succeed and fail, a lock, an unlock,
-    /// an expiry, a change of configuration. 36 records.
+    /// an expiry, a change of configuration. 34 records in 32 commands.
     pub(crate) fn day(folder: &Path, journal: journal::Options) -> Self {
         let mut history = Self::begin(folder, journal);
         let with = history.activate(1, true);

@@ -9,6 +9,8 @@ mod full_disk;
 mod history;
 mod http;
 mod log;
+mod phone;
 mod replay;
 mod server;
 mod shape;
+mod tour;

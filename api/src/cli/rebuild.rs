@@ -2,7 +2,7 @@
 //! and makes it again.
 //!
 //! Exit code 0 if the state came out as it was, 1 if it did not or could not be
-//! made, 2 if there is nothing to rebuild.
+//! made, 2 if there is nothing to rebuild, or a server runs on it.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use replay::rebuild::{RebuildError, rebuild};
 use serde_json::json;
-use storage::open::{Options, Rebuilt};
+use storage::open::{OpenError, Options, Rebuilt};
 
 use super::{Exit, report, verify};
 use crate::ports::{SystemClock, SystemEntropy};
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Exit {
         Err(error) => {
             report(&error);
             return match error {
-                RebuildError::Folder(_) => Exit::Usage,
+                RebuildError::Folder(_) | RebuildError::Store(OpenError::Lock(_)) => Exit::Usage,
                 RebuildError::Store(_) => Exit::Failed,
             };
         }

@@ -72,8 +72,8 @@ impl Copies {
             self.settle_missing();
             self.findings.count("records_compared");
             if !equal {
-                let means = "one of the two copies was changed after it was written; \
-                     the other levels say whether the journal's is in order";
+                let means = "one of the two copies was changed after it was written; where the \
+                     other levels hold, only a head kept elsewhere tells which";
                 self.findings.fail(place.clone(), "the two copies of the record differ", means);
             }
             return;

@@ -12,12 +12,13 @@ use engine::ids::Position;
 use engine::machine::{Entropy, random};
 
 use super::finding::{Damage, Finding};
-use super::format::{SEAL_LEN, Seal};
+use super::format::{GROUPS_AT, SEAL_LEN, Seal};
 use super::scan::read_headers;
 use super::segment::{self, Active, Reservation, header_after, reserved_len};
 use super::walk::{Place, Step, Walk, segment_first, segment_name};
 use super::{
-    Check, Journal, KnownHead, OpenError, Options, Recovery, Witness, origin_path, read_origin,
+    Check, Journal, KnownHead, OpenError, Options, Recovery, Reserve, Witness, origin_path,
+    read_origin,
 };
 use crate::block::{self, Block, BlockLog, Head};
 use crate::disk::{self, Disk, DiskFile, Open, Privacy};
@@ -38,7 +39,10 @@ pub(super) fn open(
     let at_dir = |source| OpenError::Io { path: dir.to_path_buf(), source };
     disk.create_dir(dir, Privacy::Shared).map_err(at_dir)?;
     disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
-    let (origin, created) = origin(disk.as_ref(), dir, new_origin)?;
+    let (origin, created) = match read_origin(disk.as_ref(), dir)? {
+        Some(origin) => (origin, false),
+        None => (create(&disk, dir, new_origin, &options, entropy)?, true),
+    };
     let genesis = block::genesis(&origin);
     let mut known = witness.known_heads();
     known.sort_by_key(|known| known.size);
@@ -59,7 +63,7 @@ pub(super) fn open(
     let len = reserved_len(&options.limits);
     let mut keys = blake3::Hasher::new_derive_key("keytrail 2026-11 journal segment keys v1");
     keys.update(&random::<32>(entropy));
-    let mut journal = Journal {
+    let journal = Journal {
         reservation: Mutex::new(Reservation::new(disk, dir, len, options.reserve)),
         disk: opener.disk,
         dir: opener.dir,
@@ -73,25 +77,53 @@ pub(super) fn open(
         cursor: Mutex::new(None),
         failed: false,
     };
-    let mut recovery = opener.recovery;
-    restore_tail(&mut journal, &opener.known, witness, &mut recovery)?;
     compare(&journal, &opener.known)?;
-    Ok((journal, recovery))
+    Ok((journal, opener.recovery))
 }
 
-/// The origin line; made if there is no log.
-fn origin(disk: &dyn Disk, dir: &Path, new: &str) -> Result<(String, bool), OpenError> {
-    if let Some(origin) = read_origin(disk, dir)? {
-        return Ok((origin, false));
-    }
+/// Makes a log: its first segment, then the origin line, so that where there is
+/// an origin line and no segment, something was lost.
+fn create(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    origin: &str,
+    options: &Options,
+    entropy: &dyn Entropy,
+) -> Result<String, OpenError> {
     let path = origin_path(dir);
-    let fits = !new.is_empty() && !new.contains('\n') && (new.len() as u64) < super::ORIGIN_MAX;
-    if !fits || !segments(disk, dir)?.is_empty() {
+    let fits =
+        !origin.is_empty() && !origin.contains('\n') && (origin.len() as u64) < super::ORIGIN_MAX;
+    if !fits || !not_begun(disk.as_ref(), dir)? {
         return Err(OpenError::Origin { path });
     }
-    disk::write_atomically(disk, &path, format!("{new}\n").as_bytes(), Privacy::Shared)
+    let genesis = block::genesis(origin);
+    let reserved = reserved_len(&options.limits);
+    let header =
+        header_after(&Head { size: 0, chain: genesis }, genesis, reserved, random(entropy));
+    let mut reservation = Reservation::new(Arc::clone(disk), dir, reserved, Reserve::Inline);
+    reservation
+        .wait()
+        .and_then(|()| reservation.start(header))
+        .map_err(|source| OpenError::Io { path: dir.join(segment_name(Position(0))), source })?;
+    let line = format!("{origin}\n");
+    disk::write_atomically(disk.as_ref(), &path, line.as_bytes(), Privacy::Shared)
         .map_err(|source| OpenError::Io { path, source })?;
-    Ok((new.to_owned(), true))
+    Ok(origin.to_owned())
+}
+
+/// Whether there is no segment, or only a first one without a group: what is
+/// left of making a log that was cut off.
+fn not_begun(disk: &dyn Disk, dir: &Path) -> Result<bool, OpenError> {
+    match segments(disk, dir)?.as_slice() {
+        [] => Ok(true),
+        [Position(0)] => {
+            let path = dir.join(segment_name(Position(0)));
+            let bytes =
+                disk.read(&path, u64::MAX).map_err(|source| OpenError::Io { path, source })?;
+            Ok(bytes.iter().skip(GROUPS_AT as usize).all(|&byte| byte == 0))
+        }
+        _ => Ok(false),
+    }
 }
 
 /// The first records of the segments in `dir`, in order, by their files' names.
@@ -142,6 +174,10 @@ struct Seen {
 impl Opener<'_> {
     fn all(&mut self) -> Result<(), OpenError> {
         let firsts = segments(self.disk.as_ref(), &self.dir)?;
+        if firsts.is_empty() && self.known.last().is_none_or(|known| known.size == 0) {
+            let missing = missing_last(self.path(Position(0)), &self.head);
+            return Err(OpenError::Damaged(vec![missing]));
+        }
         for (index, &first) in firsts.iter().enumerate() {
             let next = firsts.get(index + 1).copied();
             self.fill_gap(first)?;
@@ -149,6 +185,19 @@ impl Opener<'_> {
                 Some(next) => self.full_segment(first, next, index + 2 == firsts.len())?,
                 None => self.last_segment(first)?,
             }
+        }
+        self.restore_rest()
+    }
+
+    /// Makes what is missing after the last segment out of the second copy. Each
+    /// segment but the last of them is sealed from the start: if this is cut off
+    /// and the second copy lost, the seal says that something is missing.
+    fn restore_rest(&mut self) -> Result<(), OpenError> {
+        let Some(known) = self.known.last().cloned() else { return Ok(()) };
+        self.can_restore(&self.head)?;
+        while self.head.size < known.size {
+            let first = Position(self.head.size);
+            self.rebuild(first, known.size, known.chain, &BTreeMap::new(), false, Vec::new())?;
         }
         Ok(())
     }
@@ -347,14 +396,24 @@ impl Opener<'_> {
         let seen = self.walk(&place, None)?;
         let io = |source| OpenError::Io { path: place.path.clone(), source };
         let end = seen.walk.ending().clone();
+        let torn = torn(&seen);
+        if end.seal.is_none() && (seen.findings.is_empty() || torn.is_some()) {
+            let known = self.known.last().filter(|known| known.size > end.head.size);
+            if let Some(known) = known.cloned() {
+                // In one step, not group by group: what is half restored would
+                // look like a log that ends there.
+                self.can_restore(&end.head)?;
+                let good = self.good(&place)?;
+                return self.rebuild(first, known.size, known.chain, &good, false, seen.findings);
+            }
+        }
         if seen.findings.is_empty() {
             return match end.seal {
                 Some(_) => self.without_successor(first, end.head),
                 None => self.go_on(&seen).map_err(io),
             };
         }
-        if let Some(cut) = torn(&seen) {
-            self.can_restore(&end.head)?;
+        if let Some(cut) = torn {
             self.cut(&seen, cut).map_err(io)?;
             let seen = self.walk(&place, None)?;
             return match seen.findings.is_empty() {
@@ -430,12 +489,7 @@ impl Opener<'_> {
         let end = if let Damage::Torn { end } = cut.what { end } else { file.len()? };
         file.write_zeros(from, end.max(from) - from)?;
         file.sync_all()?;
-        let known = self.known.last().map_or(0, |known| known.size);
-        if known > seen.walk.ending().head.size {
-            self.recovery.repaired.push(cut);
-        } else {
-            self.recovery.cut = Some(cut);
-        }
+        self.recovery.cut = Some(cut);
         Ok(())
     }
 
@@ -467,7 +521,8 @@ impl Opener<'_> {
     }
 
     /// Writes the segment from `first` to `until` anew, out of the groups that
-    /// are whole and the records of the witness.
+    /// are whole and the records of the witness. One that need not be sealed ends
+    /// where it is full, and is sealed then.
     fn rebuild(
         &mut self,
         first: Position,
@@ -480,22 +535,31 @@ impl Opener<'_> {
         let mut blocks = Vec::new();
         let mut head = self.head;
         let mut from_witness = 0;
+        let step = |head: Head| head.size.saturating_add(self.options.limits.records.max(1));
+        let last_good = good.last_key_value().map_or(0, |(_, block)| block.head().size);
         while head.size < until {
+            if !sealed && head.size >= last_good && self.fills(&blocks) {
+                break;
+            }
             let whole = good.get(&head.size).filter(|block| block.prev == head.chain);
             let next = good.range(head.size + 1..).next().map_or(until, |(&first, _)| first);
             let block = match whole {
                 Some(block) => Some(block.clone()),
-                None => restored(self.witness, &head, next.min(until)).inspect(|block| {
-                    from_witness += u64::from(block.count);
-                }),
+                None => restored(self.witness, &head, next.min(until).min(step(head))).inspect(
+                    |block| {
+                        from_witness += u64::from(block.count);
+                    },
+                ),
             };
             let Some(block) = block else { return Err(OpenError::Damaged(findings)) };
             head = block.head();
             blocks.push(block);
         }
-        if head.size != until || chain.is_some_and(|chain| chain != head.chain) {
+        let all = head.size == until;
+        if (sealed && !all) || (all && chain.is_some_and(|chain| chain != head.chain)) {
             return Err(OpenError::Damaged(findings));
         }
+        let sealed = sealed || !all;
         let reserved = reserved_len(&self.options.limits);
         let header = header_after(&self.head, self.genesis, reserved, random(self.entropy));
         let bytes = segment::whole(&header, &blocks, sealed);
@@ -510,6 +574,13 @@ impl Opener<'_> {
         let place = self.place(first, false);
         let seen = self.walk(&place, None)?;
         self.go_on(&seen).map_err(|source| OpenError::Io { path: place.path, source })
+    }
+
+    /// Whether these blocks fill a segment.
+    fn fills(&self, blocks: &[Block]) -> bool {
+        let records: u64 = blocks.iter().map(|block| u64::from(block.count)).sum();
+        let bytes: u64 = blocks.iter().map(|block| block.frames.len() as u64).sum();
+        records >= self.options.limits.records || bytes >= self.options.limits.bytes
     }
 
     /// Keeps what was there under another name: someone may want to see it.
@@ -588,27 +659,6 @@ fn differs(head: &Head, known: &KnownHead) -> Result<(), OpenError> {
         }
         Some(_) | None => Ok(()),
     }
-}
-
-/// Appends what the journal lost at its end and the witness still has.
-fn restore_tail(
-    journal: &mut Journal,
-    known: &[KnownHead],
-    witness: &dyn Witness,
-    recovery: &mut Recovery,
-) -> Result<(), OpenError> {
-    let Some(known) = known.last() else { return Ok(()) };
-    while journal.head().size < known.size {
-        let head = journal.head();
-        let block = restored(witness, &head, known.size)
-            .ok_or_else(|| OpenError::Lost { size: head.size, known: known.clone() })?;
-        journal.append(&head, &block).map_err(|error| OpenError::Io {
-            path: journal.dir.clone(),
-            source: io::Error::other(error),
-        })?;
-        recovery.restored_records += u64::from(block.count);
-    }
-    Ok(())
 }
 
 /// Holds the journal against every head that was durable once.
