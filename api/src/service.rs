@@ -188,8 +188,7 @@ impl Service {
     /// # Errors
     ///
     /// [`StopError`].
-    pub async fn until_stopped(self) -> Result<(), StopError> {
-        let mut signals = StopSignals::listen()?;
+    pub async fn until_stopped(self, mut signals: StopSignals) -> Result<(), StopError> {
         signals.told().await;
         tracing::info!("stopping: finishing the requests that are being served");
         tokio::select! {

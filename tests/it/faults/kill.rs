@@ -33,6 +33,9 @@ enum Unsure {
     Finish { operation: Id, body: Box<FinishAuthentication>, accepted: bool },
 }
 
+/// What one client heard until the server died.
+type Heard = (Vec<(Id, Known)>, Unsure);
+
 /// One phone and its service provider, until the server dies.
 struct Load<'a> {
     client: Client,
@@ -44,7 +47,7 @@ struct Load<'a> {
 
 impl Load<'_> {
     /// Log-ins without end; every third has a wrong answer before the right one.
-    fn run(mut self) -> (Vec<(Id, Known)>, Unsure) {
+    fn run(mut self) -> Heard {
         for number in 0_u32.. {
             if let Err(unsure) = self.log_in(number % 3 == 2) {
                 return (self.known, unsure);
@@ -87,18 +90,14 @@ impl Load<'_> {
     fn heard<T>(&self, answer: Option<T>) -> Option<T> {
         if answer.is_some() {
             // The server may be dead already, and nobody counts any more.
-            drop(self.told.send(()));
+            let _ = self.told.send(());
         }
         answer
     }
 }
 
 /// Runs the clients and kills the server after so many answers.
-fn round(
-    world: World,
-    phones: &[Phone],
-    answers: usize,
-) -> (World, Vec<(Vec<(Id, Known)>, Unsure)>) {
+fn round(world: World, phones: &[Phone], answers: usize) -> (World, Vec<Heard>) {
     let World { server, home, callers } = world;
     let (told, hears) = mpsc::channel();
     let url = server.url.clone();

@@ -106,8 +106,8 @@ fn run(steps: &mut Steps) {
             "client_version": "3.8.0",
         });
         steps.post("/device/v1/operations/start", &start, None);
-        let mut options = AuthenticationOptions::default();
-        options.operation = Some(id.parse().unwrap());
+        let operation = Some(id.parse().unwrap());
+        let mut options = AuthenticationOptions { operation, ..Default::default() };
         options.misbehaviour.hardware = fault;
         let started = authenticate_start(&steps.server.client(), &phone, &options).unwrap();
         let body = started.answer(&phone, &options, CHANCE).unwrap();

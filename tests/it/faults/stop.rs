@@ -21,7 +21,7 @@ fn a_second_server_on_the_same_folder_is_refused_and_the_first_goes_on() {
     assert_eq!(status.code(), Some(1));
     let line = said.lines().find(|line| line.starts_with("keytrail: cannot open")).unwrap();
     assert!(line.contains(world.data().to_str().unwrap()), "{line}");
-    assert!(line.contains("another process"), "it says why: {line}");
+    assert!(line.contains("another keytrail runs"), "it says why: {line}");
     assert_eq!(world.side().status().records, records);
     world.side().request_activation();
     world.stop_and_verify();

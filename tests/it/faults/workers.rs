@@ -23,7 +23,7 @@ impl Gate {
         let mut closed = self.closed.lock().unwrap();
         if *closed {
             // Nobody listens any more once the test has seen enough.
-            drop(self.waiting.send(()));
+            let _ = self.waiting.send(());
         }
         while *closed {
             closed = self.opened.wait(closed).unwrap();
