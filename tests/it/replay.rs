@@ -442,6 +442,19 @@ fn an_event_type_that_nobody_knows_is_found() {
 }
 
 #[test]
+fn an_event_id_that_is_used_again_is_found() {
+    let folder = day();
+    let (levels, report) = failing(folder.path(), Forger::Thorough, |commands| {
+        let used = commands[12][0].draft.event_id;
+        commands[25][0].draft.event_id = used;
+    });
+    assert_eq!(levels, [Level::Records], "{report}");
+    let failures = &report.level(Level::Records).unwrap().failures;
+    assert_eq!(failures.len(), 1, "{report}");
+    assert!(failures[0].what.contains("is that of record 13 too"), "{report}");
+}
+
+#[test]
 fn a_tail_cut_at_a_group_is_found_beside_the_second_copy() {
     let folder = day();
     let (levels, report) = failing(folder.path(), Forger::Thorough, |commands| {
