@@ -17,6 +17,8 @@ pub mod lock;
 mod logtree;
 mod marker;
 pub mod memory;
+pub mod merkle;
+pub mod note;
 pub mod open;
 pub mod reader;
 mod rebuild;
