@@ -8,3 +8,4 @@ mod log;
 mod phone;
 mod replay;
 mod shape;
+mod tour;
