@@ -18,6 +18,7 @@ mod logtree;
 mod marker;
 pub mod memory;
 pub mod merkle;
+pub mod notary;
 pub mod note;
 pub mod open;
 pub mod reader;

@@ -210,41 +210,29 @@ impl Edge {
         self.size
     }
 
-    /// Adds a leaf; `full` gets each tile that this makes full, lowest first.
-    pub fn push(&mut self, leaf: Hash, full: &mut dyn FnMut(TileId, &[Hash])) {
+    /// Adds a leaf. `put` gets each hash that this adds to a level: the leaf, and
+    /// the root of each tile that it makes full.
+    pub fn push(&mut self, leaf: Hash, put: &mut dyn FnMut(u8, &Hash)) {
         let mut hash = leaf;
         self.size += 1;
-        for level in 0..TILE_LEVELS as usize {
-            if self.levels.len() == level {
+        for level in 0..TILE_LEVELS as u8 {
+            put(level, &hash);
+            if self.levels.len() == usize::from(level) {
                 self.levels.push(Vec::with_capacity(TILE_WIDTH as usize));
             }
-            let hashes = &mut self.levels[level];
+            let hashes = &mut self.levels[usize::from(level)];
             hashes.push(hash);
             if (hashes.len() as u64) < TILE_WIDTH {
                 return;
             }
-            // As many hashes of this level as fit below the present size.
-            let index = (self.size >> (TILE_LEVELS * (level as u32 + 1))) - 1;
-            full(TileId { level: level as u8, index }, hashes);
             hash = reduce(hashes);
             hashes.clear();
         }
-    }
-
-    /// The hashes of the last tile of `level`, if it has some and is `index`.
-    #[must_use]
-    pub fn tile(&self, id: TileId) -> Option<&[Hash]> {
-        let hashes = self.levels.get(usize::from(id.level))?;
-        let shift = TILE_LEVELS * (u32::from(id.level) + 1);
-        let last = self.size.checked_shr(shift).unwrap_or(0);
-        (id.index == last && !hashes.is_empty()).then_some(hashes.as_slice())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -304,17 +292,16 @@ mod tests {
     #[derive(Default)]
     struct Grown {
         edge: Edge,
-        full: BTreeMap<TileId, Vec<Hash>>,
+        levels: Vec<Vec<Hash>>,
     }
 
     impl Grown {
         fn of(leaves: &[Vec<u8>]) -> Self {
-            let mut grown = Self::default();
+            let mut grown = Self { levels: vec![Vec::new(); 8], ..Self::default() };
             for leaf in leaves {
-                let full = &mut grown.full;
-                grown.edge.push(leaf_hash(leaf), &mut |id, hashes| {
-                    assert!(full.insert(id, hashes.to_vec()).is_none());
-                });
+                let levels = &mut grown.levels;
+                let put = &mut |level: u8, hash: &Hash| levels[usize::from(level)].push(*hash);
+                grown.edge.push(leaf_hash(leaf), put);
             }
             grown
         }
@@ -322,9 +309,9 @@ mod tests {
 
     impl Tiles for Grown {
         fn tile(&self, id: TileId, width: usize) -> Result<Vec<Hash>, Missing> {
-            let full = self.full.get(&id).map(Vec::as_slice);
-            let hashes = full.or_else(|| self.edge.tile(id)).ok_or(Missing(id))?;
-            hashes.get(..width).map(<[Hash]>::to_vec).ok_or(Missing(id))
+            let from = (id.index * TILE_WIDTH) as usize;
+            let hashes = self.levels[usize::from(id.level)].get(from..from + width);
+            hashes.map(<[Hash]>::to_vec).ok_or(Missing(id))
         }
     }
 
@@ -350,10 +337,11 @@ mod tests {
     }
 
     #[test]
-    fn tiles_fill_at_their_width_and_the_edge_holds_the_rest() {
+    fn levels_fill_as_the_specification_says() {
+        // C2SP tlog-tiles, "Partial Tiles": its example of a tree of 70,000.
         let grown = Grown::of(&leaves(70_000));
-        let count = |level| grown.full.keys().filter(|id| id.level == level).count();
-        assert_eq!((count(0), count(1), count(2)), (273, 1, 0));
+        let lengths: Vec<_> = grown.levels.iter().map(Vec::len).collect();
+        assert_eq!(lengths[..4], [273 * 256 + 112, 256 + 17, 1, 0]);
         let width = |level, index| width_in(TileId { level, index }, 70_000);
         assert_eq!((width(0, 273), width(1, 1), width(2, 0), width(3, 0)), (112, 17, 1, 0));
         assert_eq!((width(0, 272), width(0, 274), width(1, 0)), (256, 0, 256));

@@ -22,9 +22,12 @@ use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use p256::pkcs8::EncodePublicKey as _;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::merkle::Hash;
 
+/// BLAKE3's context of the private key that signs checkpoints.
+const KEY_CONTEXT: &str = "keytrail 2026-11 checkpoint signing key v1";
 /// Longest note that is read, in bytes.
 pub const NOTE_MAX: usize = 64 * 1024;
 /// Most signature lines that are read. The specification asks for at least 16.
@@ -329,6 +332,23 @@ impl LogSigner {
         let public = PublicKey::from_bytes(spki.as_bytes()).ok()?;
         let verifier = VerifierKey::ecdsa(name, public).ok()?;
         Some(Self { key, verifier })
+    }
+
+    /// A signer whose private key follows from a secret of 32 random bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError::Name`].
+    pub fn of_secret(name: &str, secret: &[u8; 32]) -> Result<Self, NoteError> {
+        check_name(name)?;
+        // One in 2^32 hashes is no private key; a few more tries always find one.
+        (0_u8..=255)
+            .find_map(|attempt| {
+                let seed = Zeroizing::new([&secret[..], &[attempt]].concat());
+                let private = Zeroizing::new(blake3::derive_key(KEY_CONTEXT, &seed));
+                Self::new(name, &private)
+            })
+            .ok_or(NoteError::Name)
     }
 
     /// The public half.
