@@ -237,6 +237,16 @@ impl KeyStore {
         })
     }
 
+    /// Whether there are subjects in `dir` (the folder `keys/`).
+    ///
+    /// # Errors
+    ///
+    /// As the medium says.
+    pub fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool, KeyError> {
+        let there = |part: Part| disk.exists(&dir.join(part.file_name())).map_err(part.io(dir));
+        Ok(there(Part::Subjects)? || there(Part::Mirror)?)
+    }
+
     /// A secret of the server. Made, durably, with the store.
     ///
     /// # Errors
