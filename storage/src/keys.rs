@@ -18,7 +18,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::disk::{self, Disk, Privacy};
 use group::{Failure, Subjects};
-use pair::{NONCE_LEN, Pair, Slot, WRAPPED_LEN, Wrapped};
+use pair::{NONCE_LEN, Slot, WRAPPED_LEN, Wrapped};
 
 /// A 256-bit secret. Wiped when dropped, never shown.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -222,7 +222,7 @@ impl KeyStore {
         let [api_keys, codes, references, checkpoints, wrapping] =
             <[Secret32; 5]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
         let slot_key = slot_key(&references, &wrapping);
-        let opened = Pair::open(disk.as_ref(), dir, slot_key, expect)?;
+        let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
         let wrapping = UnboundKey::new(&AES_256_GCM_SIV, wrapping.expose())
             .map_err(|_| Part::Wrapping.damaged(dir))?;
         let tag_key = Secret32::new(blake3::derive_key(TAG_CONTEXT, references.expose()));
@@ -232,8 +232,8 @@ impl KeyStore {
             secrets: [api_keys, codes, references, checkpoints],
             wrapping: LessSafeKey::new(wrapping),
             tag_key,
-            repaired: opened.repaired,
-            subjects: Subjects::new(opened),
+            repaired,
+            subjects,
         })
     }
 
@@ -305,7 +305,9 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn subject_key(&self, id: Id) -> Result<Option<SubjectKey>, KeyError> {
-        self.subjects.wrapped(id).map(|wrapped| self.unwrap(id, wrapped)).transpose()
+        let wrapped =
+            self.subjects.wrapped(id).map_err(|failure| self.write_error(failure.into()))?;
+        wrapped.map(|wrapped| self.unwrap(id, wrapped)).transpose()
     }
 
     /// Destroys a subject's key and the way from its reference to it; false if
@@ -355,6 +357,7 @@ impl KeyStore {
             WriteError::Key(error) => error,
             WriteError::Write(Failure::Full) => KeyError::Full,
             WriteError::Write(Failure::Earlier) => KeyError::Failed,
+            WriteError::Write(Failure::Damaged) => Part::Subjects.damaged(&self.dir),
             WriteError::Write(Failure::Io(kind, text)) => {
                 Part::Subjects.io(&self.dir)(io::Error::new(kind, text))
             }
