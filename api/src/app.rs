@@ -23,11 +23,15 @@ use storage::state::StateReader;
 
 use crate::auth::credential::{Credential, SecretHasher};
 use crate::guesses::Guesses;
+use crate::key_use::KeyUses;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refusals;
 
 /// Version of this software, as it stands in `LogStarted`.
 const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
+
+/// Derives the key for hashes of requests from that for hashes of secrets.
+const REQUEST_CONTEXT: &str = "keytrail 2026-11 idempotent request key v1";
 
 /// What every handler works with.
 pub struct App {
@@ -53,6 +57,10 @@ pub struct App {
     pub guesses: Guesses,
     /// Requests that were refused without a record of their own.
     pub refusals: Refusals,
+    /// Sealed parts that were opened.
+    pub key_uses: KeyUses,
+    /// Hashes what an idempotent request asks for.
+    pub request_key: Secret32,
     code_key: Secret32,
     signatures_checked: AtomicU64,
 }
@@ -69,6 +77,7 @@ impl App {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, KeyError> {
+        let api_keys = store.keys.secret(SecretName::ApiKeys)?;
         Ok(Self {
             handle: store.handle.clone(),
             state: store.state.clone(),
@@ -76,10 +85,12 @@ impl App {
             evidence,
             keys: Arc::clone(&store.keys),
             origin: store.origin.clone(),
-            hasher: SecretHasher::new(*store.keys.secret(SecretName::ApiKeys)?.expose()),
+            hasher: SecretHasher::new(*api_keys.expose()),
+            request_key: Secret32::new(blake3::derive_key(REQUEST_CONTEXT, api_keys.expose())),
             code_key: store.keys.secret(SecretName::ActivationCodes)?,
             guesses: Guesses::default(),
             refusals: Refusals::new(clock.wall()),
+            key_uses: KeyUses::new(clock.wall()),
             signatures_checked: AtomicU64::new(0),
             clock,
             entropy,

@@ -17,6 +17,7 @@ use storage::sequencer::{Envelope, ExecuteError};
 use crate::app::{App, Slot};
 use crate::http::correlation::Correlation;
 use crate::http::idempotency::Asked;
+use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 
 /// Seconds after which a caller may come back when the queue is full.
@@ -76,11 +77,7 @@ impl Call {
     ///
     /// The refusal as its caller sees it.
     pub async fn execute_for(&self, asked: &Asked, command: Command) -> Result<Outcome, ApiError> {
-        let outcome = self.execute(command, asked.causation).await;
-        outcome.map_err(|failed| match failed {
-            Failed::Refused(refusal) => refused(&refusal),
-            Failed::Error(error) => error,
-        })
+        self.execute(command, asked.causation).await.map_err(ApiError::from)
     }
 
     /// The record at a position that state names.
@@ -92,12 +89,17 @@ impl Call {
         self.app.log.record(position).map_err(|error| ApiError::new(Code::Internal).cause(error))
     }
 
-    /// What the record at `position` holds sealed; none if it holds nothing or was erased.
+    /// What the record at `position` holds sealed, to be shown to `whom`, which is
+    /// counted; none if it holds nothing or was erased.
     ///
     /// # Errors
     ///
     /// [`Code::Internal`] if the record cannot be read or does not open.
-    pub fn sealed<T: DeserializeOwned>(&self, position: Position) -> Result<Option<T>, ApiError> {
+    pub fn sealed<T: DeserializeOwned>(
+        &self,
+        position: Position,
+        whom: OpenedFor,
+    ) -> Result<Option<T>, ApiError> {
         let internal = |error: Box<dyn std::error::Error + Send + Sync>| {
             ApiError::new(Code::Internal).cause(error)
         };
@@ -108,10 +110,21 @@ impl Call {
         let subject =
             self.app.keys.subject_key(record.draft.subject).map_err(|e| internal(e.into()))?;
         let Some(subject) = subject else { return Ok(None) };
+        self.app.key_uses.count(whom);
         let opened =
             seal::open(subject.key.expose(), &binding_of(&record.draft), &record.draft.sealed)
                 .map_err(|error| internal(error.into()))?;
         engine::codec::decode(&opened).map(Some).map_err(|error| internal(error.into()))
+    }
+}
+
+impl From<Failed> for ApiError {
+    /// As the holder of an API key sees it.
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Refused(refusal) => refused(&refusal),
+            Failed::Error(error) => error,
+        }
     }
 }
 
@@ -207,6 +220,8 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::ChallengeNotLive
         | Refusal::JudgedBefore
         | Refusal::Stale
+        | Refusal::SubjectErased
+        | Refusal::OtherRegistrations
         | Refusal::TooManyAttempts { .. } => {
             ApiError::new(Code::Internal).cause(format!("unexpected refusal: {refusal}"))
         }

@@ -12,6 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
     activations, admin, audit, device_activation, device_authentication, operations, registrations,
+    users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -28,6 +29,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         activations::cancel,
         registrations::registration, registrations::lock, registrations::unlock,
         registrations::deactivate,
+        users::erase,
         operations::create, operations::operation, operations::cancel,
         device_activation::start, device_activation::finish,
         device_authentication::start, device_authentication::finish,
@@ -40,6 +42,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         (name = "admin", description = "For administrators: applications, configuration, API keys."),
         (name = "activations", description = "For service providers: keys for a device."),
         (name = "registrations", description = "For service providers: one app on one device."),
+        (name = "users", description = "For service providers: erasing a person."),
         (name = "operations", description = "For service providers: one question to one registration."),
         (name = "audit", description = "For auditors: checkpoints, tiles, receipts, events."),
         (name = "device", description = "For devices. What is signed is in docs/protocol.md."),

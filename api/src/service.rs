@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use crate::app::{App, Slot};
 use crate::auth::credential::Credential;
 use crate::auth::first_key;
+use crate::erasure::{self, ErasureError};
 use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
 use crate::refusals::WINDOW_S;
 use crate::server::{self, Running, StopSignals};
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The log could not be begun.
     #[error("the log could not be begun")]
     Begin(#[source] ExecuteError<Refusal>),
+    /// An erasure that was ordered could not be carried out.
+    #[error("a user whose erasure was ordered could not be erased")]
+    Erasure(#[from] ErasureError),
     /// The thread that opened the store is gone.
     #[error("opening the store failed")]
     Gone,
@@ -152,7 +156,7 @@ impl Service {
             Ok((opened, app)) => {
                 slot.fill(Arc::clone(&app));
                 edge.enter(Phase::Ready);
-                let windows = actix_web::rt::spawn(write_refusals(Arc::clone(&app)));
+                let windows = actix_web::rt::spawn(write_windows(Arc::clone(&app)));
                 Ok(Self { running, opened, app, windows })
             }
             Err(error) => {
@@ -179,6 +183,11 @@ impl Service {
             let key = first_key::generate(&*ports.clock, &*ports.entropy);
             hand_over(&key).map_err(StartError::FirstKey)?;
             app.begin(&key).await.map_err(StartError::Begin)?;
+        }
+        // Before any request: a copy of the key store may have brought keys back.
+        let carried_out = erasure::carry_out_all(&app).await?;
+        if carried_out > 0 {
+            tracing::warn!(carried_out, "users were erased whose erasure was ordered before");
         }
         Ok((opened, app))
     }
@@ -334,8 +343,8 @@ fn tell(report: &OpenReport) {
     tracing::info!(replayed, copied, "the store is open");
 }
 
-/// Ends a window of refusals every [`WINDOW_S`] seconds.
-async fn write_refusals(app: Arc<App>) {
+/// Ends a window of counts every [`WINDOW_S`] seconds.
+async fn write_windows(app: Arc<App>) {
     let mut every = tokio::time::interval(Duration::from_secs(WINDOW_S));
     every.tick().await;
     loop {
@@ -346,9 +355,17 @@ async fn write_refusals(app: Arc<App>) {
 
 /// Writes the counts of the present window, if there are any.
 pub async fn write_window(app: &App) {
-    let Some(counts) = app.refusals.take(app.clock.wall()) else { return };
-    if let Err(error) = app.execute_own(Want::CountRefusals(counts.clone())).await {
+    let now = app.clock.wall();
+    if let Some(counts) = app.refusals.take(now)
+        && let Err(error) = app.execute_own(Want::CountRefusals(counts.clone())).await
+    {
         tracing::warn!(%error, "counts of refused requests wait for the next window");
         app.refusals.put_back(&counts);
+    }
+    if let Some(counts) = app.key_uses.take(now)
+        && let Err(error) = app.execute_own(Want::CountKeyUse(counts.clone())).await
+    {
+        tracing::warn!(%error, "counts of key use wait for the next window");
+        app.key_uses.put_back(&counts);
     }
 }

@@ -5,7 +5,8 @@ use crate::config::{Config, NAME_MAX};
 use crate::entries::Look;
 use crate::events::{
     Actor, ApiKeyCreatedV1, ApiKeyRevokedV1, ApplicationCreatedV1, ClockSteppedV1,
-    CodeBudgetExhaustedV1, ConfigurationChangedV1, LogStartedV1, RefusalsCountedV1, SetProperty,
+    CodeBudgetExhaustedV1, ConfigurationChangedV1, KeyUseCountedV1, LogStartedV1,
+    RefusalsCountedV1, SetProperty,
 };
 use crate::ids::{Id, Micros};
 use crate::plan::{Decided, Plan, administrator, label, slug};
@@ -36,6 +37,10 @@ pub(crate) fn note_clock_step(event_id: Id, from: Micros, to: Micros) -> Decided
 }
 
 pub(crate) fn count_refusals(event_id: Id, counts: &RefusalsCountedV1) -> Decided {
+    Plan::new(event_id).event(Id::NIL, counts.clone()).done()
+}
+
+pub(crate) fn count_key_use(event_id: Id, counts: &KeyUseCountedV1) -> Decided {
     Plan::new(event_id).event(Id::NIL, counts.clone()).done()
 }
 

@@ -4,10 +4,11 @@
 //! sealed parts of its events. The time comes from the sequencer.
 
 use crate::events::{
-    Actor, Bytes32, DeclaredV1, KeySetV1, RefusalsCountedV1, SetProperty, VerificationV1,
+    Actor, Bytes32, DeclaredV1, KeySetV1, KeyUseCountedV1, RefusalsCountedV1, SetProperty,
+    VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
-use crate::reasons::{BudgetScope, CodeKind, ReasonGiven, UserRole};
+use crate::reasons::{BudgetScope, CodeKind, ErasureReason, ReasonGiven, UserRole};
 use crate::terms::{Decision, Level, Method};
 
 /// A command: the id its first event gets (last byte zero), and what is wanted.
@@ -33,6 +34,8 @@ pub enum Want {
     },
     /// Record how many requests a window refused.
     CountRefusals(RefusalsCountedV1),
+    /// Record how many sealed parts a window opened.
+    CountKeyUse(KeyUseCountedV1),
     /// Make an API key.
     CreateApiKey(CreateApiKey),
     /// Revoke an API key.
@@ -112,6 +115,15 @@ pub enum Want {
     ExpireActivation(Id),
     /// Let an operation expire.
     ExpireOperation(Id),
+    /// Order the erasure of a person.
+    OrderErasure(OrderErasure),
+    /// Record that a person's key is destroyed.
+    RecordErased {
+        /// Whose.
+        subject: Id,
+        /// Whether it had been destroyed before, and had come back.
+        again: bool,
+    },
 }
 
 /// Begin an empty log.
@@ -290,6 +302,20 @@ pub struct FinishAuthentication {
     pub sealed: Vec<u8>,
 }
 
+/// Order the erasure of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderErasure {
+    /// Who asks.
+    pub by: Actor,
+    /// The person; nil for a reference that leads to nobody.
+    pub subject: Id,
+    /// Why.
+    pub reason: ErasureReason,
+    /// All registrations of the person that are not over, at most
+    /// [`crate::erasure::REGISTRATIONS_MAX`]: they end with the order.
+    pub registrations: Vec<Id>,
+}
+
 /// Why nothing happens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -376,6 +402,12 @@ pub enum Refusal {
     /// It was judged against keys that are no longer current: judge again.
     #[error("judged against former keys")]
     Stale,
+    /// The person is being erased: no registration can be made for this subject.
+    #[error("the subject is erased")]
+    SubjectErased,
+    /// The registrations named are not those that the person has: look again.
+    #[error("the registrations of the subject are others")]
+    OtherRegistrations,
     /// Too many answers that count for nothing.
     #[error("too many attempts")]
     TooManyAttempts {

@@ -14,8 +14,8 @@ use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
 use crate::reasons::{
-    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind, LockReason,
-    OperationState, RegistrationState, UserRole,
+    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
+    ErasureReason, LockReason, OperationState, RegistrationState, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
 
@@ -34,14 +34,20 @@ pub enum Key {
     Memory(u64),
     /// An operation.
     Operation(Id),
+    /// A person with registrations that are not over.
+    Subject(Id),
     /// An idempotent request.
     Request([u8; 16]),
     /// A registration.
     Registration(Id),
     /// The log itself.
     System,
+    /// A registration that is not over, under the person it belongs to.
+    Owned(Id, Id),
     /// An activation.
     Activation(Id),
+    /// The erasure of a person.
+    Erasure(Id),
 }
 
 /// A moment at which time itself must act.
@@ -87,10 +93,13 @@ impl Key {
             Self::ApiKey(id) => tagged(b'K', &[&id.0]),
             Self::Memory(number) => tagged(b'M', &[&number.to_be_bytes()]),
             Self::Operation(id) => tagged(b'O', &[&id.0]),
+            Self::Subject(id) => tagged(b'P', &[&id.0]),
             Self::Request(id) => tagged(b'Q', &[id]),
             Self::Registration(id) => tagged(b'R', &[&id.0]),
             Self::System => vec![b'S'],
+            Self::Owned(subject, registration) => tagged(b'U', &[&subject.0, &registration.0]),
             Self::Activation(id) => tagged(b'V', &[&id.0]),
+            Self::Erasure(id) => tagged(b'X', &[&id.0]),
         }
     }
 
@@ -116,10 +125,16 @@ impl Key {
             b'K' => id().map(Self::ApiKey),
             b'M' => rest.try_into().ok().map(u64::from_be_bytes).map(Self::Memory),
             b'O' => id().map(Self::Operation),
+            b'P' => id().map(Self::Subject),
             b'Q' => rest.try_into().ok().map(Self::Request),
             b'R' => id().map(Self::Registration),
             b'S' => rest.is_empty().then_some(Self::System),
+            b'U' => {
+                let (subject, registration) = rest.split_first_chunk::<16>()?;
+                Some(Self::Owned(Id(*subject), Id(registration.try_into().ok()?)))
+            }
             b'V' => id().map(Self::Activation),
+            b'X' => id().map(Self::Erasure),
             _ => None,
         }
     }
@@ -133,8 +148,19 @@ impl Key {
             KeyKind::ApiKey => b'K',
             KeyKind::Registration => b'R',
             KeyKind::Operation => b'O',
+            KeyKind::Erasure => b'X',
         };
         ([tag], [tag + 1])
+    }
+
+    /// The bytes between which the registrations of a subject lie that are not
+    /// over, for listing: first included, last excluded.
+    #[must_use]
+    pub fn owned_by(subject: Id) -> (Vec<u8>, Vec<u8>) {
+        let first = Self::Owned(subject, Id::NIL).bytes();
+        let last = Self::Owned(subject, Id([0xff; 16])).bytes();
+        // An id of ones alone is none that is ever drawn (RFC 9562, section 5.10).
+        (first, last)
     }
 }
 
@@ -149,6 +175,8 @@ pub enum KeyKind {
     Registration,
     /// Operations that are not yet forgotten.
     Operation,
+    /// Erasures that were ever ordered.
+    Erasure,
 }
 
 /// The log itself.
@@ -384,6 +412,22 @@ pub struct Attempt {
     pub at: Micros,
 }
 
+/// The erasure of a person. Its moves are drawn in [`crate::erasure`]. Kept for
+/// ever: a key that comes back with an old copy of the key store must go again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erasure {
+    /// How far the subject's stream has come.
+    pub head: StreamHead,
+    /// Why it was ordered.
+    pub reason: ErasureReason,
+    /// The record that orders it.
+    pub ordered_in: Position,
+    /// When it was ordered.
+    pub ordered_at: Micros,
+    /// When the key was first destroyed; none where that is still to be done.
+    pub erased_at: Option<Micros>,
+}
+
 /// A state entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
@@ -417,6 +461,13 @@ pub enum Entry {
         /// What.
         key: Key,
     },
+    /// Under [`Key::Subject`]: how many registrations it has that are not over,
+    /// never 0.
+    Subject(u64),
+    /// Under [`Key::Owned`].
+    Owned,
+    /// Under [`Key::Erasure`].
+    Erasure(#[serde(with = "shared")] Arc<Erasure>),
 }
 
 /// A shared value, stored as the value itself.
@@ -463,6 +514,7 @@ impl Look<'_> {
     getter!(registration, Registration);
     getter!(activation, Activation);
     getter!(operation, Operation);
+    getter!(erasure, Erasure);
 
     /// The log itself.
     #[must_use]
@@ -481,6 +533,15 @@ impl Look<'_> {
             Some(_) | None => None,
         }
     }
+
+    /// How many registrations a subject has that are not over.
+    #[must_use]
+    pub fn registrations_of(self, subject: Id) -> u64 {
+        match self.0.get(&Key::Subject(subject)).as_deref() {
+            Some(Entry::Subject(count)) => *count,
+            Some(_) | None => 0,
+        }
+    }
 }
 
 impl Look<'_> {
@@ -494,6 +555,7 @@ impl Look<'_> {
             .map(|entry| entry.head)
             .or_else(|| self.application(stream).map(|entry| entry.head))
             .or_else(|| self.api_key(stream).map(|entry| entry.head))
+            .or_else(|| self.erasure(stream).map(|entry| entry.head))
             .unwrap_or_default()
     }
 
@@ -519,6 +581,9 @@ impl Entry {
             Self::Request { .. } => matches!(key, Key::Request(_)),
             Self::Deadline => matches!(key, Key::Deadline(_)),
             Self::Memory { .. } => matches!(key, Key::Memory(_)),
+            Self::Subject(_) => matches!(key, Key::Subject(_)),
+            Self::Owned => matches!(key, Key::Owned(..)),
+            Self::Erasure(_) => matches!(key, Key::Erasure(_)),
         }
     }
 }

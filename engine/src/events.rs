@@ -15,8 +15,8 @@ use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::reasons::{
-    ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, LockReason,
-    OperationState, ReasonGiven, Strategy, UserRole,
+    ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, ErasureReason,
+    LockReason, OperationState, ReasonGiven, Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
 
@@ -398,6 +398,36 @@ pub struct OperationCancelledV1 {
     pub reason: CancelReason,
 }
 
+/// A person is to be erased. The stream is the subject: its random id is all
+/// that is said of who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasureOrderedV1 {
+    /// Who ordered it.
+    pub by: Actor,
+    /// Why.
+    pub reason: ErasureReason,
+}
+
+/// The subject's key is destroyed: what was sealed under it can no longer be
+/// read. The stream is the subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubjectErasedV1 {
+    /// The key had been destroyed before, came back with an older copy of the
+    /// key store, and was destroyed once more.
+    pub again: bool,
+}
+
+/// Sealed parts that were opened, counted per window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUseCountedV1 {
+    /// Start of the window.
+    pub since: Micros,
+    /// To answer a service provider about its own user.
+    pub service_provider: u64,
+    /// To show a user what is to be approved, on the device of that user.
+    pub device: u64,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -513,4 +543,7 @@ registry! {
     AuthenticationJudged(AuthenticationJudgedV1) = 52 schema 1,
     OperationExpired(OperationExpiredV1) = 53 schema 1,
     OperationCancelled(OperationCancelledV1) = 54 schema 1,
+    ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
+    SubjectErased(SubjectErasedV1) = 61 schema 1,
+    KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
 }

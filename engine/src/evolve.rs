@@ -9,12 +9,12 @@ use crate::Keytrail;
 use crate::administration::configured;
 use crate::config::Config;
 use crate::entries::{
-    Activation, ApiKey, Application, Attempt, Deadline, Entry, Expiring, JudgedActivation, Key,
-    Look, Operation, Registration, Started, System,
+    Activation, ApiKey, Application, Attempt, Deadline, Entry, Erasure, Expiring, JudgedActivation,
+    Key, Look, Operation, Registration, Started, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, Event, OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, ErasureOrderedV1, Event, OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::machine::{Change, Entries, Record, StreamHead};
@@ -59,6 +59,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::RegistrationUnlocked(payload) => Some(&payload.by),
         Event::RegistrationDeactivated(payload) => Some(&payload.by),
         Event::OperationCreated(payload) => Some(&payload.by),
+        Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             Some(&payload.by)
         }
@@ -73,7 +74,9 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::ChallengeIssued(_)
         | Event::AuthenticationJudged(_)
         | Event::OperationExpired(_)
-        | Event::OperationCancelled(_) => None,
+        | Event::OperationCancelled(_)
+        | Event::SubjectErased(_)
+        | Event::KeyUseCounted(_) => None,
     }
 }
 
@@ -135,7 +138,9 @@ impl Changes<'_> {
             Event::LogStarted(payload) => {
                 self.system(|system| system.origin.clone_from(&payload.origin));
             }
-            Event::ClockStepped(_) | Event::RefusalsCounted(_) => self.system(|_| ()),
+            Event::ClockStepped(_) | Event::RefusalsCounted(_) | Event::KeyUseCounted(_) => {
+                self.system(|_| ());
+            }
             Event::ApiKeyCreated(payload) => self.api_key_created(payload),
             Event::ApiKeyRevoked(_) => self.api_key_revoked(),
             Event::ApplicationCreated(payload) => self.application_created(payload),
@@ -188,6 +193,8 @@ impl Changes<'_> {
                 let state = OperationState::Cancelled;
                 self.operation_over(payload.operation, state, Some(payload.reason));
             }
+            Event::ErasureOrdered(payload) => self.erasure_ordered(payload),
+            Event::SubjectErased(_) => self.subject_erased(),
         }
     }
 
@@ -212,10 +219,16 @@ impl Changes<'_> {
     /// Changes the registration whose stream this is.
     fn registration(&mut self, change: impl FnOnce(&mut Registration)) {
         let id = self.stream();
-        let Some(registration) = self.look().registration(id) else { return };
-        let mut registration = (*registration).clone();
+        let Some(before) = self.look().registration(id) else { return };
+        let mut registration = (*before).clone();
         registration.head = self.head();
         change(&mut registration);
+        if registration.state == RegistrationState::Deactivated
+            && before.state != registration.state
+        {
+            self.remove(Key::Owned(registration.subject, id));
+            self.registrations_of(registration.subject, |count| count.saturating_sub(1));
+        }
         self.put(Key::Registration(id), Entry::Registration(Arc::new(registration)));
     }
 
@@ -289,6 +302,8 @@ impl Changes<'_> {
             self.registration(|registration| registration.activation = Some(payload.activation));
         } else {
             let registration = self.new_registration(payload);
+            self.put(Key::Owned(registration.subject, id), Entry::Owned);
+            self.registrations_of(registration.subject, |count| count.saturating_add(1));
             self.put(Key::Registration(id), Entry::Registration(Arc::new(registration)));
         }
         self.put(Key::Code(payload.code_hash), Entry::Code(payload.activation));
@@ -321,6 +336,32 @@ impl Changes<'_> {
             activated_at: None,
             last_used_at: None,
         }
+    }
+
+    fn registrations_of(&mut self, subject: Id, change: impl FnOnce(u64) -> u64) {
+        match change(self.look().registrations_of(subject)) {
+            0 => self.remove(Key::Subject(subject)),
+            count => self.put(Key::Subject(subject), Entry::Subject(count)),
+        }
+    }
+
+    fn erasure_ordered(&mut self, payload: &ErasureOrderedV1) {
+        let erasure = Erasure {
+            head: self.head(),
+            reason: payload.reason,
+            ordered_in: self.position(),
+            ordered_at: self.now(),
+            erased_at: None,
+        };
+        self.put(Key::Erasure(self.stream()), Entry::Erasure(Arc::new(erasure)));
+    }
+
+    fn subject_erased(&mut self) {
+        let id = self.stream();
+        let Some(erasure) = self.look().erasure(id) else { return };
+        let erased_at = erasure.erased_at.or(Some(self.now()));
+        let erasure = Erasure { head: self.head(), erased_at, ..(*erasure).clone() };
+        self.put(Key::Erasure(id), Entry::Erasure(Arc::new(erasure)));
     }
 
     fn live_codes(&mut self, application: Id, change: impl FnOnce(u64) -> u64) {

@@ -6,10 +6,11 @@
 
 use crate::command::{
     ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    FinishActivation, FinishAuthentication, RequestActivation, StartActivation,
+    FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, StartActivation,
     StartAuthentication, StartLog, Want,
 };
 use crate::events::{Event, EventError};
+use crate::ids::Id;
 use crate::machine::Record;
 use crate::reasons::CancelReason;
 
@@ -54,6 +55,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         }
         Event::ClockStepped(payload) => Want::NoteClockStep { from: payload.from, to: payload.to },
         Event::RefusalsCounted(payload) => Want::CountRefusals(*payload),
+        Event::KeyUseCounted(payload) => Want::CountKeyUse(*payload),
         Event::ApiKeyCreated(payload) => Want::CreateApiKey(CreateApiKey {
             by: payload.by.ok_or(orphan)?,
             key: stream,
@@ -161,9 +163,29 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             Want::CancelOperation { by: payload.by, operation: payload.operation }
         }
+        Event::ErasureOrdered(payload) => Want::OrderErasure(OrderErasure {
+            by: payload.by,
+            subject: stream,
+            reason: payload.reason,
+            registrations: deactivated(records)?,
+        }),
+        Event::SubjectErased(payload) => {
+            Want::RecordErased { subject: stream, again: payload.again }
+        }
         Event::ActivationCancelled(_) | Event::OperationCancelled(_) => return Err(orphan),
     };
     Ok(Command { event_id: first.draft.event_id, want })
+}
+
+/// The registrations that `records` end, in their order.
+fn deactivated(records: &[Record]) -> Result<Vec<Id>, EventError> {
+    let mut ended = Vec::new();
+    for record in records {
+        if let Event::RegistrationDeactivated(_) = decode(record)? {
+            ended.push(record.draft.stream);
+        }
+    }
+    Ok(ended)
 }
 
 fn decode(record: &Record) -> Result<Event, EventError> {

@@ -15,6 +15,7 @@ pub mod command;
 pub mod config;
 mod display;
 pub mod entries;
+pub mod erasure;
 pub mod events;
 mod evolve;
 pub mod ids;
@@ -52,7 +53,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 1;
+    const STATE_VERSION: u32 = 2;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -94,10 +95,13 @@ impl Machine for Keytrail {
             | Key::ApiKey(_)
             | Key::Memory(_)
             | Key::Operation(_)
+            | Key::Subject(_)
             | Key::Request(_)
             | Key::Registration(_)
             | Key::System
-            | Key::Activation(_) => None,
+            | Key::Owned(..)
+            | Key::Activation(_)
+            | Key::Erasure(_) => None,
         }
     }
 
@@ -118,10 +122,13 @@ impl Machine for Keytrail {
             | Key::ApiKey(_)
             | Key::Memory(_)
             | Key::Operation(_)
+            | Key::Subject(_)
             | Key::Request(_)
             | Key::Registration(_)
             | Key::System
-            | Key::Activation(_) => Want::ExpireOperation(Id::NIL),
+            | Key::Owned(..)
+            | Key::Activation(_)
+            | Key::Erasure(_) => Want::ExpireOperation(Id::NIL),
         };
         Command { event_id, want }
     }
@@ -138,6 +145,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::StartLog(want) => administration::start_log(look, id, want),
         Want::NoteClockStep { from, to } => administration::note_clock_step(id, *from, *to),
         Want::CountRefusals(counts) => administration::count_refusals(id, counts),
+        Want::CountKeyUse(counts) => administration::count_key_use(id, counts),
         Want::CreateApiKey(want) => administration::create_api_key(look, id, want),
         Want::RevokeApiKey { by, key } => administration::revoke_api_key(look, id, by, *key),
         Want::CreateApplication(want) => administration::create_application(look, id, want),
@@ -170,5 +178,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
             registration::expire_activation(look, at, id, *activation)
         }
         Want::ExpireOperation(operation) => operation::expire(look, at, id, *operation),
+        Want::OrderErasure(want) => erasure::order(look, id, want),
+        Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
     }
 }

@@ -37,7 +37,8 @@ impl Plan {
     ) -> Self {
         let event = event.into();
         let (event_type, schema) = event.kind();
-        // No rule makes more than a few dozen events: open operations are bounded.
+        // No rule makes more than 256 events: open operations are bounded, and so
+        // are the registrations that one order of erasure ends.
         let index = self.drafts.len() as u8;
         self.drafts.push(Draft {
             stream,
@@ -58,7 +59,11 @@ impl Plan {
 }
 
 /// The API key of `by`, if it may act in `role`; and not a repeat.
-fn caller(look: Look, by: &Actor, role: UserRole) -> Result<std::sync::Arc<ApiKey>, Refusal> {
+pub(crate) fn caller(
+    look: Look,
+    by: &Actor,
+    role: UserRole,
+) -> Result<std::sync::Arc<ApiKey>, Refusal> {
     let key = look.api_key(by.api_key).ok_or(Refusal::Forbidden)?;
     if key.revoked || key.role != role {
         return Err(Refusal::Forbidden);

@@ -180,7 +180,10 @@ impl Signed {
             | Event::OperationCreated(_)
             | Event::ChallengeIssued(_)
             | Event::OperationExpired(_)
-            | Event::OperationCancelled(_) => Ok(None),
+            | Event::OperationCancelled(_)
+            | Event::ErasureOrdered(_)
+            | Event::SubjectErased(_)
+            | Event::KeyUseCounted(_) => Ok(None),
         }
     }
 

@@ -172,6 +172,20 @@ terms! {
         Other = 6 "OTHER",
     }
 
+    /// Why a person is erased. The letters are those of GDPR, Article 17(1).
+    ErasureReason {
+        /// The person asked for it: consent withdrawn (b) or an objection (c).
+        UserRequest = 1 "USER_REQUEST",
+        /// The data is no longer needed (a), for one because the relation ended.
+        NoLongerNeeded = 2 "NO_LONGER_NEEDED",
+        /// It should not have been processed (d).
+        Unlawful = 3 "UNLAWFUL",
+        /// A law or an authority demands it (e).
+        LegalObligation = 4 "LEGAL_OBLIGATION",
+        /// Anything else, or none was given.
+        Other = 5 "OTHER",
+    }
+
     /// What cancelled an activation or operation.
     CancelReason {
         /// The service provider asked for it.

@@ -44,6 +44,8 @@ pub(crate) fn request_activation(
         reactivable(look, want)?.activation
     } else if look.is_stream(want.registration) {
         return Err(Refusal::Taken);
+    } else if look.erasure(want.subject).is_some() {
+        return Err(Refusal::SubjectErased);
     } else {
         None
     };
@@ -380,14 +382,21 @@ pub(crate) fn deactivate(
     if registration.state == RegistrationState::Deactivated {
         return Ok(Vec::new());
     }
-    let plan = Plan::new(event_id).event(id, RegistrationDeactivatedV1 { by: by.clone(), reason });
+    deactivated(Plan::new(event_id), id, &registration, by, reason).done()
+}
+
+/// Adds the end of a registration, and of all that is under way in it.
+pub(crate) fn deactivated(
+    plan: Plan,
+    id: Id,
+    registration: &Registration,
+    by: &Actor,
+    reason: ReasonGiven,
+) -> Plan {
+    let plan = plan.event(id, RegistrationDeactivatedV1 { by: by.clone(), reason });
     let cause = CancelReason::RegistrationDeactivated;
     let plan = cancelled(plan, id, registration.activation, by, cause);
-    registration
-        .open_operations
-        .iter()
-        .fold(plan, |plan, &operation| {
-            plan.event(id, OperationCancelledV1 { by: by.clone(), operation, reason: cause })
-        })
-        .done()
+    registration.open_operations.iter().fold(plan, |plan, &operation| {
+        plan.event(id, OperationCancelledV1 { by: by.clone(), operation, reason: cause })
+    })
 }

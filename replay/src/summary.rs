@@ -61,6 +61,14 @@ pub fn summary(event: &Event) -> String {
         ),
         Event::OperationExpired(e) => format!("operation {}", e.operation),
         Event::OperationCancelled(e) => format!("operation {}: {}", e.operation, e.reason),
+        Event::ErasureOrdered(e) => e.reason.to_string(),
+        Event::SubjectErased(e) if e.again => {
+            "again: the key had come back with an older copy of the key store".to_owned()
+        }
+        Event::SubjectErased(_) => "the key is destroyed".to_owned(),
+        Event::KeyUseCounted(e) => {
+            format!("service provider {}, device {}", e.service_provider, e.device)
+        }
     }
 }
 

@@ -16,9 +16,11 @@ use storage::keys::SubjectKey;
 
 use super::registrations;
 use crate::auth::roles::ServiceProvider;
-use crate::call::{Call, Failed, Outcome, refused};
+use crate::call::{Call, Failed, Outcome};
+use crate::erasure;
 use crate::http::body::Body;
 use crate::http::idempotency::{Asked, Idempotency};
+use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::wire::provider::{self as wire, Risk};
 use crate::wire::{Empty, Moment, QrPayload};
@@ -49,15 +51,35 @@ pub async fn request(
     check_user_ref(&user_ref)?;
     // Before a subject is made for a request that will be refused.
     own_application(&call, &caller, application_id)?;
+    for _ in 0..DRAWS {
+        let subject = subject_of(&call, &caller, &user_ref).await?;
+        let (application, found, user_ref) = (application_id, subject.id, user_ref.clone());
+        let target = Target { application, registration: None, user_ref, subject };
+        match requested(&call, &asked, &target).await {
+            // Ordered a moment ago. Once the key is gone the reference stands for
+            // a new user.
+            Err(Failed::Refused(Refusal::SubjectErased)) => erasure::carry_out(&call, found)
+                .await
+                .map_err(|error| ApiError::new(Code::Internal).cause(error))?,
+            answer => return Ok(answer?),
+        }
+    }
+    Err(ApiError::new(Code::Internal).cause("every subject of a reference was erased"))
+}
+
+/// The subject of the caller's user, new or known.
+async fn subject_of(
+    call: &Call,
+    caller: &ServiceProvider,
+    user_ref: &str,
+) -> Result<SubjectKey, ApiError> {
     let (keys, provider) = (call.keys.clone(), caller.service_provider().to_owned());
-    let reference = user_ref.clone();
-    let subject = web::block(move || keys.subject_for(&provider, &reference)).await;
+    let reference = user_ref.to_owned();
     let internal = |error: Box<dyn std::error::Error + Send + Sync>| {
         ApiError::new(Code::Internal).cause(error)
     };
-    let subject = subject.map_err(|e| internal(e.into()))?.map_err(|e| internal(e.into()))?;
-    let target = Target { application: application_id, registration: None, user_ref, subject };
-    requested(&call, &asked, &target).await
+    let subject = web::block(move || keys.subject_for(&provider, &reference)).await;
+    subject.map_err(|e| internal(e.into()))?.map_err(|e| internal(e.into()))
 }
 
 /// Asks for new keys for a registration that has keys.
@@ -81,7 +103,8 @@ pub async fn request_again(
 ) -> Result<HttpResponse, ApiError> {
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let registration = registrations::own(&call, &caller, *id)?;
-    let user: Option<SealedUserV1> = call.sealed(registration.requested_in)?;
+    let user: Option<SealedUserV1> =
+        call.sealed(registration.requested_in, OpenedFor::ServiceProvider)?;
     let subject = call.keys.subject_key(registration.subject);
     let subject = subject.map_err(|error| ApiError::new(Code::Internal).cause(error))?;
     // Whoever was erased has no reference that could be sealed again.
@@ -94,7 +117,7 @@ pub async fn request_again(
         user_ref: user.user_ref,
         subject,
     };
-    requested(&call, &asked, &target).await
+    Ok(requested(&call, &asked, &target).await?)
 }
 
 /// Returns an activation, without its code.
@@ -150,16 +173,17 @@ struct Target {
 }
 
 /// Requests an activation, with a fresh code each time one is taken.
-async fn requested(call: &Call, asked: &Asked, target: &Target) -> Result<HttpResponse, ApiError> {
+async fn requested(call: &Call, asked: &Asked, target: &Target) -> Result<HttpResponse, Failed> {
     for _ in 0..DRAWS {
-        match call.execute(draw(call, asked, target)?, asked.causation).await {
-            Ok(outcome) => return answer(call, &outcome),
+        let command = draw(call, asked, target).map_err(Failed::Error)?;
+        match call.execute(command, asked.causation).await {
+            Ok(outcome) => return answer(call, &outcome).map_err(Failed::Error),
             Err(Failed::Refused(Refusal::Taken)) => {}
-            Err(Failed::Refused(refusal)) => return Err(refused(&refusal)),
-            Err(Failed::Error(error)) => return Err(error),
+            Err(failed) => return Err(failed),
         }
     }
-    Err(ApiError::new(Code::Internal).cause("no free activation code was drawn"))
+    let cause = "no free activation code was drawn";
+    Err(Failed::Error(ApiError::new(Code::Internal).cause(cause)))
 }
 
 /// The command that requests an activation, with fresh ids and a fresh code.
@@ -224,7 +248,7 @@ fn code_again(
         .ok_or_else(|| ApiError::new(Code::Internal).cause("an activation code of another key"))
 }
 
-fn check_user_ref(user_ref: &str) -> Result<(), ApiError> {
+pub(super) fn check_user_ref(user_ref: &str) -> Result<(), ApiError> {
     let fits = (1..=USER_REF_MAX).contains(&user_ref.len());
     if fits && !user_ref.chars().any(char::is_control) {
         return Ok(());

@@ -290,6 +290,7 @@ fn page<T>(
         KeyKind::ApiKey => Key::ApiKey(id),
         KeyKind::Registration => Key::Registration(id),
         KeyKind::Operation => Key::Operation(id),
+        KeyKind::Erasure => Key::Erasure(id),
     });
     // The first key behind another one is that one with a zero byte.
     let from = after.map_or(from.to_vec(), |key| [&Keytrail::key_bytes(&key)[..], &[0]].concat());

@@ -25,6 +25,7 @@ use super::registrations::remaining_attempts;
 use crate::call::{Call, Failed, event_of, refused};
 use crate::http::body::Body;
 use crate::http::source::Source;
+use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refused;
 use crate::wire::device::{
@@ -277,7 +278,7 @@ fn started(call: &Call, id: Id) -> Result<HttpResponse, ApiError> {
     let challenge = operation.challenge.ok_or(Code::ChallengeNotLive)?;
     let nothing = operation.context_hash == NO_CONTENT && operation.data_to_sign_hash == NO_CONTENT;
     let request: Option<SealedRequestV1> =
-        if nothing { None } else { call.sealed(operation.created_in)? };
+        if nothing { None } else { call.sealed(operation.created_in, OpenedFor::Device)? };
     if request.is_none() && !nothing {
         // The user was erased: what would be signed can no longer be shown.
         return Err(Code::OperationNotFound.into());

@@ -1,7 +1,7 @@
 //! The endpoints. A handler reads, asks the rules, and words the answer.
 //!
 //! - [`admin`]: applications, their configuration, API keys.
-//! - [`activations`], [`registrations`], [`operations`]: for service providers.
+//! - [`activations`], [`registrations`], [`operations`], [`users`]: for service providers.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`]: for devices.
 
@@ -13,6 +13,7 @@ pub mod device_authentication;
 mod judging;
 pub mod operations;
 pub mod registrations;
+pub mod users;
 
 use actix_web::web::{self, ServiceConfig};
 
@@ -66,6 +67,7 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/registrations/{id}/lock").post(registrations::lock))
         .service(web::resource("/v1/registrations/{id}/unlock").post(registrations::unlock))
         .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
+        .service(web::resource("/v1/users/{user_ref}").delete(users::erase))
         .service(web::resource("/v1/operations").post(operations::create))
         .service(web::resource("/v1/operations/{id}").get(operations::operation))
         .service(web::resource("/v1/operations/{id}/cancel").post(operations::cancel))

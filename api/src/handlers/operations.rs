@@ -19,6 +19,7 @@ use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::http::body::Body;
 use crate::http::idempotency::Idempotency;
+use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::wire::provider::{self as wire, Attempt, CreateOperation, Risk};
 use crate::wire::{Empty, Moment, Octets};
@@ -182,7 +183,7 @@ fn own(call: &Call, caller: &ServiceProvider, id: Id) -> Result<wire::Operation,
     let application = own_application(call, caller, operation.application)?;
     let registration = call.look().registration(operation.registration).ok_or(Code::NotFound)?;
     let response: Option<SealedResponseV1> = match operation.attempts.last() {
-        Some(attempt) => call.sealed(attempt.position)?,
+        Some(attempt) => call.sealed(attempt.position, OpenedFor::ServiceProvider)?,
         None => None,
     };
     let client_data = response.and_then(|response| response.client_data);

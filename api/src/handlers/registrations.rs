@@ -17,6 +17,7 @@ use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::http::body::Body;
 use crate::http::idempotency::{Asked, Idempotency};
+use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::wire::provider::{self as wire, Because, RegisteredKey};
 use crate::wire::{Empty, Moment, Octets32};
@@ -137,7 +138,8 @@ fn view(
     registration: &entries::Registration,
 ) -> Result<wire::Registration, ApiError> {
     let application = call.look().application(registration.application).ok_or(Code::NotFound)?;
-    let user: Option<SealedUserV1> = call.sealed(registration.requested_in)?;
+    let user: Option<SealedUserV1> =
+        call.sealed(registration.requested_in, OpenedFor::ServiceProvider)?;
     let mut software_keys = Vec::with_capacity(registration.software.len());
     for slot in &registration.software {
         software_keys.push(registered(Some(slot.method), &slot.key)?);

@@ -4,6 +4,9 @@
 //! restarts: the hash of (API key, key) and a digest of what was asked. A
 //! repeat within a day gets its answer from the records; the same key with
 //! another request is refused.
+//!
+//! Some requests name a person, and the log must not: the digest is keyed, with
+//! a key outside the log, so that nobody who guesses a name can try it there.
 
 use std::future::{Ready, ready};
 
@@ -11,7 +14,9 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 use engine::events::{Actor, RequestKey};
 use engine::ids::Id;
+use storage::keys::Secret32;
 
+use crate::app::Slot;
 use crate::problem::{ApiError, Code};
 
 /// Name of the header.
@@ -20,7 +25,6 @@ pub const HEADER: &str = "idempotency-key";
 const KEY_MAX: usize = 255;
 
 const KEY_CONTEXT: &str = "keytrail 2026 idempotency key v1";
-const DIGEST_CONTEXT: &str = "keytrail 2026 idempotent request v1";
 const COMMAND_CONTEXT: &str = "keytrail 2026 idempotent command v1";
 
 /// The key of a request, if it has one, and what the request is about.
@@ -28,6 +32,7 @@ const COMMAND_CONTEXT: &str = "keytrail 2026 idempotent command v1";
 pub struct Idempotency {
     key: Option<String>,
     target: String,
+    digest_key: Secret32,
 }
 
 /// Who asks, and the command id that follows from it.
@@ -46,14 +51,16 @@ impl Idempotency {
         let Some(key) = &self.key else {
             return Asked { by: Actor { api_key, request: None }, causation: None };
         };
-        let id = hash(KEY_CONTEXT, &[&api_key.0, key.as_bytes()]);
-        let digest = hash(DIGEST_CONTEXT, &[self.target.as_bytes(), body]);
+        let id = hash(derived(KEY_CONTEXT), &[&api_key.0, key.as_bytes()]);
+        // With the caller's key in it not even this server can try a guess later.
+        let keyed = blake3::Hasher::new_keyed(self.digest_key.expose());
+        let digest = hash(keyed, &[key.as_bytes(), self.target.as_bytes(), body]);
         let request = RequestKey { id: first_half(&id), digest: first_half(&digest) };
-        let causation = Some(Id::v8(&hash(COMMAND_CONTEXT, &[&id, &digest])));
+        let causation = Some(Id::v8(&hash(derived(COMMAND_CONTEXT), &[&id, &digest])));
         Asked { by: Actor { api_key, request: Some(request) }, causation }
     }
 
-    fn of_request(request: &HttpRequest) -> Result<Self, ApiError> {
+    fn of_request(request: &HttpRequest, digest_key: Secret32) -> Result<Self, ApiError> {
         let mut sent = request.headers().get_all(HEADER);
         let key = match (sent.next(), sent.next()) {
             (None, _) => None,
@@ -61,7 +68,8 @@ impl Idempotency {
             (Some(_), Some(_)) => return Err(malformed()),
         };
         // Method and path: one key must not stand for two things.
-        Ok(Self { key, target: format!("{} {}", request.method(), request.path()) })
+        let target = format!("{} {}", request.method(), request.path());
+        Ok(Self { key, target, digest_key })
     }
 }
 
@@ -75,9 +83,12 @@ fn malformed() -> ApiError {
         .detail("Idempotency-Key must be sent once and have 1 to 255 visible ASCII characters")
 }
 
+fn derived(context: &str) -> blake3::Hasher {
+    blake3::Hasher::new_derive_key(context)
+}
+
 /// Parts with their lengths, so that no two lists of parts hash alike.
-fn hash(context: &str, parts: &[&[u8]]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key(context);
+fn hash(mut hasher: blake3::Hasher, parts: &[&[u8]]) -> [u8; 32] {
     for part in parts {
         hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
     }
@@ -95,7 +106,8 @@ impl FromRequest for Idempotency {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Self::of_request(request))
+        let app = Slot::app(request);
+        ready(app.and_then(|app| Self::of_request(request, app.request_key.clone())))
     }
 }
 
@@ -105,9 +117,27 @@ mod tests {
 
     use super::*;
 
+    fn of(request: &HttpRequest) -> Result<Idempotency, ApiError> {
+        Idempotency::of_request(request, Secret32::new([7; 32]))
+    }
+
+    #[test]
+    fn the_digest_cannot_be_computed_from_what_was_asked_alone() {
+        let request =
+            TestRequest::post().uri("/v1/x").insert_header((HEADER, "a")).to_http_request();
+        let digest = |secret, key: &str| {
+            let mut read = Idempotency::of_request(&request, Secret32::new([secret; 32])).unwrap();
+            read.key = Some(key.to_owned());
+            read.asked(Id([1; 16]), b"{}").by.request.unwrap().digest
+        };
+        assert_eq!(digest(1, "a"), digest(1, "a"));
+        assert_ne!(digest(1, "a"), digest(2, "a"));
+        assert_ne!(digest(1, "a"), digest(1, "b"));
+    }
+
     fn asked(key: &str, path: &str, api_key: u8, body: &[u8]) -> Asked {
         let request = TestRequest::post().uri(path).insert_header((HEADER, key)).to_http_request();
-        Idempotency::of_request(&request).unwrap().asked(Id([api_key; 16]), body)
+        of(&request).unwrap().asked(Id([api_key; 16]), body)
     }
 
     #[test]
@@ -133,7 +163,7 @@ mod tests {
         let long = "k".repeat(256);
         let parse = |key: &str| {
             let request = TestRequest::post().insert_header((HEADER, key)).to_http_request();
-            Idempotency::of_request(&request).is_ok()
+            of(&request).is_ok()
         };
         assert!(parse("k") && parse(&longest));
         assert!(!parse("") && !parse("a b") && !parse(&long));
@@ -141,8 +171,8 @@ mod tests {
             .append_header((HEADER, "a"))
             .append_header((HEADER, "a"))
             .to_http_request();
-        assert!(Idempotency::of_request(&twice).is_err());
-        let none = Idempotency::of_request(&TestRequest::post().to_http_request()).unwrap();
+        assert!(of(&twice).is_err());
+        let none = of(&TestRequest::post().to_http_request()).unwrap();
         assert!(none.asked(Id::NIL, b"").causation.is_none());
     }
 }

@@ -2,8 +2,8 @@
 
 use engine::ids::Id;
 use engine::reasons::{
-    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, LockReason,
-    OperationState, ReasonGiven, RegistrationState,
+    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, ErasureReason,
+    LockReason, OperationState, ReasonGiven, RegistrationState,
 };
 use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use super::words::{
     ActivationFailureWord, ActivationStateWord, AuthenticationFailureWord, CancelReasonWord,
-    DecisionWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord, LockReasonWord,
-    MethodWord, OperationStateWord, ReasonGivenWord, RegistrationStateWord, Uuid,
+    DecisionWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
+    LockReasonWord, MethodWord, OperationStateWord, ReasonGivenWord, RegistrationStateWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -103,6 +103,25 @@ pub struct RegisteredKey {
     pub method: Option<Method>,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub key_id: Octets32,
+}
+
+/// The erasure of a user. None of it names the user.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Erasure {
+    /// The random id that stands for the user in the log.
+    #[schema(value_type = Uuid)]
+    pub subject_id: Id,
+    /// Why.
+    #[schema(value_type = ErasureReasonWord)]
+    pub reason: ErasureReason,
+    /// When it was ordered.
+    pub ordered_at: Moment,
+    /// When the key was destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub erased_at: Option<Moment>,
+    /// Position in the log of the record that orders it.
+    pub position: u64,
 }
 
 /// A registration: one app on one device.

@@ -42,6 +42,7 @@ words! {
     AuthenticationFailureWord = reasons::AuthenticationFailure, "AuthenticationFailure", "Why an authentication failed.";
     CancelReasonWord = reasons::CancelReason, "CancelReason", "What cancelled an activation or operation.";
     DecisionWord = terms::Decision, "Decision", "What the user decided.";
+    ErasureReasonWord = reasons::ErasureReason, "ErasureReason", "Why a user is erased.";
     HwKeyClientStatusWord = terms::HwKeyClientStatus, "HwKeyClientStatus", "How the device says it fared with its hardware key.";
     HwKeyServerResultWord = terms::HwKeyServerResult, "HwKeyServerResult", "What the server found when it checked the hardware key.";
     LevelWord = terms::Level, "Level", "Factors required.";

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod documented_strategy;
+mod erasure;
 mod nist;
 mod proofs;
 mod rules;

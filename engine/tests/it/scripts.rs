@@ -12,12 +12,13 @@ use engine::reasons::{OperationState, ReasonGiven, RegistrationState};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Verdict};
 use proptest::prelude::*;
 
-use crate::world::{BANK, World, by};
+use crate::world::{BANK, PERSON, World, by};
 
 /// One step of a script. Numbers choose among what exists, modulo its count.
 #[derive(Debug, Clone)]
 enum Step {
     Activate { hardware: bool },
+    Request(u8),
     Reactivate(usize),
     AbandonActivation,
     Ask(usize, bool),
@@ -27,6 +28,8 @@ enum Step {
     Lock(usize),
     Unlock(usize),
     Deactivate(usize),
+    Erase(u8),
+    RecordErased { subject: u8, again: bool },
     Wait(u64),
     Sweep,
 }
@@ -43,6 +46,7 @@ fn verdict() -> impl Strategy<Value = Option<Verdict>> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => any::<bool>().prop_map(|hardware| Step::Activate { hardware }),
+        1 => (0..PERSONS).prop_map(Step::Request),
         1 => any::<usize>().prop_map(Step::Reactivate),
         1 => Just(Step::AbandonActivation),
         6 => (any::<usize>(), any::<bool>()).prop_map(|(n, two)| Step::Ask(n, two)),
@@ -53,9 +57,20 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Lock),
         2 => any::<usize>().prop_map(Step::Unlock),
         1 => any::<usize>().prop_map(Step::Deactivate),
+        1 => (0..PERSONS).prop_map(Step::Erase),
+        1 => (0..PERSONS, any::<bool>())
+            .prop_map(|(subject, again)| Step::RecordErased { subject, again }),
         2 => (0..400_u64).prop_map(Step::Wait),
         2 => Just(Step::Sweep),
     ]
+}
+
+/// Few, so that they meet. None is the one of `world.active`, whose registrations
+/// the other steps need.
+const PERSONS: u8 = 3;
+
+fn person(number: u8) -> Id {
+    Id([0x50 + number; 16])
 }
 
 fn all(world: &World, pick: fn(&Key) -> Option<Id>) -> Vec<Id> {
@@ -84,6 +99,11 @@ fn take(world: &mut World, step: &Step) {
         }
         Step::Activate { hardware: false } => {
             world.active_without(HwKeyClientStatus::NotSupported, "3.8");
+        }
+        Step::Request(subject) => {
+            let mut request = world.activation_request(None);
+            request.subject = person(*subject);
+            drop(world.execute(Want::RequestActivation(request)));
         }
         Step::Reactivate(n) => {
             if let Some(id) = registration(world, *n) {
@@ -140,6 +160,14 @@ fn take(world: &mut World, step: &Step) {
                 drop(world.execute(end));
             }
         }
+        Step::Erase(subject) => {
+            let order = world.erasure(person(*subject));
+            drop(world.execute(Want::OrderErasure(order)));
+        }
+        Step::RecordErased { subject, again } => {
+            let subject = person(*subject);
+            drop(world.execute(Want::RecordErased { subject, again: *again }));
+        }
         Step::Wait(seconds) => world.wait_s(*seconds),
         Step::Sweep => sweep(world),
     }
@@ -195,6 +223,12 @@ fn witness(world: &World) -> (BTreeMap<Id, u32>, BTreeMap<Id, Vec<OperationState
     (failures, ends)
 }
 
+/// How often the erasure of a person was ordered, from the events alone.
+fn orders(world: &World, subject: Id) -> u64 {
+    let of = world.records.iter().filter(|record| record.draft.stream == subject);
+    of.filter(|record| record.draft.event_type == 60).count() as u64
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -220,6 +254,18 @@ proptest! {
             for open in &registration.open_operations {
                 prop_assert_eq!(world.operation(*open).state, OperationState::Pending);
             }
+        }
+        for subject in (0..PERSONS).map(person).chain([PERSON]) {
+            let open: Vec<_> = registrations(&world)
+                .into_iter()
+                .filter(|id| world.registration(*id).subject == subject)
+                .filter(|id| world.registration(*id).state != RegistrationState::Deactivated)
+                .collect();
+            prop_assert_eq!(&world.registrations_of(subject), &open);
+            prop_assert_eq!(world.look().registrations_of(subject), open.len() as u64);
+            let orders = orders(&world, subject);
+            prop_assert_eq!(orders, u64::from(world.look().erasure(subject).is_some()));
+            prop_assert!(orders == 0 || open.is_empty(), "who is erased has no registration");
         }
         let live = world.state.0.values().filter(|entry| {
             matches!(&***entry, Entry::Activation(activation)

@@ -13,7 +13,7 @@ use engine::reasons::{BudgetScope, ReasonGiven};
 use engine::terms::{Level, Method, Verdict};
 
 use crate::unhex;
-use crate::world::{ADMIN, APP, BANK, World, by, request};
+use crate::world::{ADMIN, APP, BANK, PERSON, World, by, request};
 
 const STORED: &str = include_str!("samples.txt");
 
@@ -59,6 +59,15 @@ fn samples() -> Vec<Event> {
     world.done(Want::CancelActivation { by: by(BANK), activation: cancelled });
     let reason = ReasonGiven::UserRequest;
     world.done(Want::DeactivateRegistration { by: by(BANK), registration: id, reason });
+    let mut order = world.erasure(PERSON);
+    order.by.request = request(3, 4);
+    world.done(Want::OrderErasure(order));
+    world.done(Want::RecordErased { subject: PERSON, again: false });
+    world.done(Want::CountKeyUse(engine::events::KeyUseCountedV1 {
+        since: world.now,
+        service_provider: 6,
+        device: 7,
+    }));
     world.done(Want::RevokeApiKey { by: by(ADMIN), key: BANK });
     assert!(world.look().api_key(Id::NIL).is_none());
     let mut seen = BTreeSet::new();

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use engine::Keytrail;
 use engine::command::{
     Command, CreateApiKey, CreateApplication, CreateOperation, FinishActivation,
-    FinishAuthentication, Refusal, RequestActivation, StartActivation, StartAuthentication,
-    StartLog, Want,
+    FinishAuthentication, OrderErasure, Refusal, RequestActivation, StartActivation,
+    StartAuthentication, StartLog, Want,
 };
 use engine::entries::{Activation, Application, Entry, Key, Look, Operation, Registration};
 use engine::events::{Actor, DeclaredV1, Event, KeySetV1, MethodKeyV1, RequestKey, VerificationV1};
@@ -18,11 +18,13 @@ use engine::ids::{Id, Micros, Position};
 use engine::inverse::command_of;
 use engine::key::KeyBytes;
 use engine::machine::{Entries, Machine, Record};
-use engine::reasons::{CodeKind, UserRole};
+use engine::reasons::{CodeKind, ErasureReason, UserRole};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
 
 pub(crate) const ADMIN: Id = Id([0xad; 16]);
 pub(crate) const BANK: Id = Id([0xba; 16]);
+/// The person of every registration, unless a test says another.
+pub(crate) const PERSON: Id = Id([0x5b; 16]);
 pub(crate) const APP: Id = Id([0xa1; 16]);
 pub(crate) const DEVICE_KEY: KeyBytes = KeyBytes { x: [1; 32], y: [1; 32] };
 pub(crate) const PIN_KEY: KeyBytes = KeyBytes { x: [2; 32], y: [2; 32] };
@@ -196,7 +198,7 @@ impl World {
             activation: self.id(),
             code_hash: self.bytes(),
             qr_hash: self.bytes(),
-            subject: if registration.is_some() { Id::NIL } else { Id([0x5b; 16]) },
+            subject: if registration.is_some() { Id::NIL } else { PERSON },
             sealed: if registration.is_some() { Vec::new() } else { vec![1, 2, 3] },
         }
     }
@@ -264,6 +266,20 @@ impl World {
         let id = self.registration_of(&finish);
         self.done(Want::FinishActivation(Box::new(finish)));
         id
+    }
+
+    /// The registrations of a person that are not over.
+    pub(crate) fn registrations_of(&self, subject: Id) -> Vec<Id> {
+        let (from, to) = Key::owned_by(subject);
+        let within = |key: &Key| from <= key.bytes() && key.bytes() < to;
+        let keys = self.state.0.keys().filter(|key| within(key));
+        keys.filter_map(|key| if let Key::Owned(_, id) = key { Some(*id) } else { None }).collect()
+    }
+
+    /// The order to erase a person with all registrations that are not over.
+    pub(crate) fn erasure(&self, subject: Id) -> OrderErasure {
+        let registrations = self.registrations_of(subject);
+        OrderErasure { by: by(BANK), subject, reason: ErasureReason::UserRequest, registrations }
     }
 
     pub(crate) fn operation_request(&mut self, registration: Id, level: Level) -> CreateOperation {

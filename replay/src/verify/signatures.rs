@@ -90,7 +90,10 @@ impl<'scope> Signatures<'scope> {
             | Event::OperationCreated(_)
             | Event::ChallengeIssued(_)
             | Event::OperationExpired(_)
-            | Event::OperationCancelled(_) => (),
+            | Event::OperationCancelled(_)
+            | Event::ErasureOrdered(_)
+            | Event::SubjectErased(_)
+            | Event::KeyUseCounted(_) => (),
         }
     }
 
