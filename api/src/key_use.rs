@@ -1,13 +1,16 @@
 //! Uses of subjects' keys to open sealed parts, counted per window.
 //!
 //! A back end that reads its own user's registration is no event worth a record
-//! of its own; that keys are used, how often and for whom, is. So once a minute
-//! the counts become one event, if there are any.
+//! of its own; that keys are used, how often and for whom, is. So once an hour
+//! and at a clean stop the counts become one event, if there are any.
 
 use std::sync::{Mutex, PoisonError};
 
 use engine::events::KeyUseCountedV1;
 use engine::ids::Micros;
+
+/// How often counts are written, in seconds. A killed process loses as much.
+pub const WINDOW_S: u64 = 3_600;
 
 /// For whom a sealed part is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

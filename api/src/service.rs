@@ -24,6 +24,7 @@ use crate::auth::credential::Credential;
 use crate::auth::first_key;
 use crate::erasure::{self, ErasureError};
 use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
+use crate::key_use;
 use crate::refusals::WINDOW_S;
 use crate::server::{self, Running, StopSignals};
 use crate::settings::Settings;
@@ -236,6 +237,7 @@ impl Service {
         self.running.stop().await?;
         self.windows.abort();
         write_window(&self.app).await;
+        write_key_use(&self.app).await;
         let Opened { store, notary } = self.opened;
         tokio::task::spawn_blocking(move || -> Result<(), StopError> {
             notary.stop()?;
@@ -343,28 +345,35 @@ fn tell(report: &OpenReport) {
     tracing::info!(replayed, copied, "the store is open");
 }
 
-/// Ends a window of counts every [`WINDOW_S`] seconds.
+/// Ends a window of refusals every [`WINDOW_S`] seconds, and one of key use
+/// every [`key_use::WINDOW_S`].
 async fn write_windows(app: Arc<App>) {
     let mut every = tokio::time::interval(Duration::from_secs(WINDOW_S));
     every.tick().await;
+    let mut windows = 0;
     loop {
         every.tick().await;
         write_window(&app).await;
+        windows += 1;
+        if windows % (key_use::WINDOW_S / WINDOW_S) == 0 {
+            write_key_use(&app).await;
+        }
     }
 }
 
-/// Writes the counts of the present window, if there are any.
+/// Writes the counts of refusals of the present window, if there are any.
 pub async fn write_window(app: &App) {
-    let now = app.clock.wall();
-    if let Some(counts) = app.refusals.take(now)
-        && let Err(error) = app.execute_own(Want::CountRefusals(counts.clone())).await
-    {
+    let Some(counts) = app.refusals.take(app.clock.wall()) else { return };
+    if let Err(error) = app.execute_own(Want::CountRefusals(counts.clone())).await {
         tracing::warn!(%error, "counts of refused requests wait for the next window");
         app.refusals.put_back(&counts);
     }
-    if let Some(counts) = app.key_uses.take(now)
-        && let Err(error) = app.execute_own(Want::CountKeyUse(counts.clone())).await
-    {
+}
+
+/// Writes the counts of key use of the present window, if there are any.
+pub async fn write_key_use(app: &App) {
+    let Some(counts) = app.key_uses.take(app.clock.wall()) else { return };
+    if let Err(error) = app.execute_own(Want::CountKeyUse(counts.clone())).await {
         tracing::warn!(%error, "counts of key use wait for the next window");
         app.key_uses.put_back(&counts);
     }

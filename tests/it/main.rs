@@ -5,6 +5,7 @@
 mod client;
 mod contract;
 mod documents;
+mod erasure;
 mod faults;
 mod full_disk;
 mod history;
