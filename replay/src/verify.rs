@@ -243,7 +243,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             checkpoints,
             signatures,
             rules: findings(&["commands"]),
-            states: States::new(findings(&["entries_compared"]), second.copy.as_ref()),
+            states: States::new(findings(&["entries_compared"]), second.copy.as_ref(), clean),
             state: FoldedState::default(),
             ids: Ids::new(options.scratch.clone().unwrap_or_else(std::env::temp_dir)),
             command: Together::default(),
