@@ -24,9 +24,6 @@ use crate::snapshot::{SnapshotError, Step, Taking};
 use crate::state::{Cached, ENTRY, Layers, META, Meta, Written, entry_key};
 use crate::trouble::{Trouble, guarded, panic_text};
 
-/// Bytes of records that may be durable and not yet in sled.
-const LAG_BYTES_MAX: usize = 256 << 20;
-
 /// Changes that go into one batch of sled, roughly: all reads of sled wait
 /// while a batch is applied.
 const BATCH_CHANGES: usize = 512;
@@ -36,6 +33,14 @@ const SNAPSHOT_STEP: usize = 2_048;
 
 /// A snapshot is taken at every clean stop up to this number of entries.
 const SMALL_STATE: u64 = 100_000;
+
+/// How much may be durable and not yet in sled; then writing waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lag {
+    pub(crate) records: u64,
+    /// Of the records' frames.
+    pub(crate) bytes: usize,
+}
 
 /// A group that is durable in the journal.
 pub(crate) struct Group<M: Machine> {
@@ -60,7 +65,7 @@ struct Inner<M: Machine> {
     lag: u64,
     lag_bytes: usize,
     requests: VecDeque<Request>,
-    /// For tests: nothing is taken while set.
+    /// Nothing is taken while set.
     held: bool,
     /// The writer behind is gone.
     closed: bool,
@@ -107,9 +112,9 @@ impl<M: Machine> Queue<M> {
     }
 
     /// Waits until there is room for another group.
-    pub(crate) fn wait_for_room(&self, lag_max: u64, trouble: &Trouble) {
+    pub(crate) fn wait_for_room(&self, lag: Lag, trouble: &Trouble) {
         let mut inner = self.lock();
-        let full = |inner: &Inner<M>| inner.lag >= lag_max || inner.lag_bytes >= LAG_BYTES_MAX;
+        let full = |inner: &Inner<M>| inner.lag >= lag.records || inner.lag_bytes >= lag.bytes;
         while full(&inner) && !inner.closed && !trouble.is_dead() {
             inner = self.less.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
@@ -162,7 +167,6 @@ impl<M: Machine> Queue<M> {
     }
 
     /// Stops the writer behind from taking groups, or lets it go on.
-    #[cfg(test)]
     pub(crate) fn hold(&self, held: bool) {
         self.lock().held = held;
         self.more.notify_one();

@@ -24,7 +24,7 @@ use engine::machine::{
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::behind::{Group, Queue};
+use crate::behind::{Group, Lag, Queue};
 use crate::block::{AppendError, Block, BlockLog, GROUP_BYTES_MAX, Head};
 use crate::deadlines::Deadlines;
 use crate::reader::{Recent, RecentRecords};
@@ -316,7 +316,7 @@ pub(crate) struct Parts<M: Machine, L: BlockLog> {
     pub(crate) suspension_note: PathBuf,
     pub(crate) suspended: bool,
     pub(crate) queue_max: usize,
-    pub(crate) lag_max: u64,
+    pub(crate) lag_max: Lag,
 }
 
 /// A writer for [`Writer::run`], and the way to it.
