@@ -795,7 +795,10 @@ impl<M: Machine> Staging<M> {
 
     /// What became durable, and an empty group after it.
     fn finish(&mut self, head: &Head) -> (Block, Vec<Arc<Record>>, Vec<Change<M>>) {
-        let block = std::mem::replace(&mut self.block, Block::after(head));
+        let mut next = Block::after(head);
+        // The next group is often as long as this one.
+        next.frames.reserve(self.block.frames.len());
+        let block = std::mem::replace(&mut self.block, next);
         self.durable_time = self.time;
         (block, std::mem::take(&mut self.records), self.changes.drain().collect())
     }

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::login::{Member, Writer};
-use super::machine::{process_cpu_us, seconds_since};
+use super::machine::{Threads, seconds_since};
 use super::{Outcome, Spread, spread};
 
 /// Writers that set a store up.
@@ -46,8 +46,9 @@ pub(crate) struct Sample {
     pub(crate) events_per_s: f64,
     /// Events that shared one sync, on average.
     pub(crate) events_per_sync: f64,
-    /// CPU time of this process for one event, in microseconds: store and load.
-    pub(crate) cpu_us_per_event: f64,
+    /// CPU time for one event, in microseconds. Where another store is open in
+    /// the process, what its threads do is in it.
+    pub(crate) cpu_us_per_event: Threads,
     /// How long an answer waited to be judged and durable, in microseconds.
     pub(crate) wait_us: Spread,
 }
@@ -126,7 +127,7 @@ impl Crowd {
     pub(crate) fn log_in(&mut self, writers: usize, until: Until) -> Outcome<Sample> {
         let mut tasks = JoinSet::new();
         let before = self.store.handle.counters();
-        let cpu = process_cpu_us(std::process::id())?;
+        let threads = Threads::now()?;
         let start = self.clock.monotonic();
         for number in 0..writers {
             let own = self.members.iter().skip(number).step_by(writers).cloned().collect();
@@ -148,14 +149,13 @@ impl Crowd {
         let seconds = seconds_since(&*self.clock, start);
         let after = self.store.handle.counters();
         let events = after.records - before.records;
-        let cpu = process_cpu_us(std::process::id())? - cpu;
         Ok(Sample {
             writers,
             seconds,
             events,
             events_per_s: events as f64 / seconds,
             events_per_sync: events as f64 / (after.groups - before.groups).max(1) as f64,
-            cpu_us_per_event: cpu as f64 / events.max(1) as f64,
+            cpu_us_per_event: Threads::now()?.since(threads, events),
             wait_us: spread(waits),
         })
     }

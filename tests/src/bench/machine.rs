@@ -114,6 +114,56 @@ pub(crate) fn process_cpu_us(pid: u32) -> Outcome<u64> {
     Ok((user + system) * 10_000)
 }
 
+/// CPU time that the threads of this process have had, in microseconds, by who
+/// they work for.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Threads {
+    /// The log's writer.
+    pub(crate) writer: f64,
+    /// The writer behind.
+    pub(crate) behind: f64,
+    /// sled's own threads.
+    pub(crate) sled: f64,
+    /// All others: who makes the load.
+    pub(crate) load: f64,
+}
+
+impl Threads {
+    /// Until now. Threads that have ended are not in it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell.
+    pub(crate) fn now() -> Outcome<Self> {
+        let mut threads = Self::default();
+        for thread in fs::read_dir("/proc/self/task")? {
+            let thread = thread?.path();
+            // It may have ended since the folder was read.
+            let Ok(name) = fs::read_to_string(thread.join("comm")) else { continue };
+            let Ok(spent) = fs::read_to_string(thread.join("schedstat")) else { continue };
+            let share = match name.trim() {
+                "keytrail-writer" => &mut threads.writer,
+                "keytrail-behind" => &mut threads.behind,
+                name if name.starts_with("sled") || name == "log flusher" => &mut threads.sled,
+                _ => &mut threads.load,
+            };
+            *share += number(&spent) as f64 / 1e3;
+        }
+        Ok(threads)
+    }
+
+    /// What was spent since `before`, for each of `events`.
+    pub(crate) fn since(self, before: Self, events: u64) -> Self {
+        let each = |after: f64, before: f64| (after - before).max(0.0) / events.max(1) as f64;
+        Self {
+            writer: each(self.writer, before.writer),
+            behind: each(self.behind, before.behind),
+            sled: each(self.sled, before.sled),
+            load: each(self.load, before.load),
+        }
+    }
+}
+
 /// Resident memory of a process, in MiB.
 ///
 /// # Errors

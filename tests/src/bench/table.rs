@@ -115,8 +115,10 @@ fn durable(seen: &DurableRun) -> String {
         grouped(seen.registrations as f64),
         seen.bytes_per_event
     );
-    let columns =
-        ["writers", "what", "per s", "ratio", "per sync", "p50 µs", "p99 µs", "CPU µs/event"];
+    let columns = [
+        "writers", "what", "per s", "ratio", "per sync", "p50 µs", "p99 µs", "writer", "behind",
+        "sled", "load",
+    ];
     let mut table = Table::new(&title, &columns);
     for row in &seen.by_writers {
         let plain = &row.plain_file;
@@ -128,12 +130,12 @@ fn durable(seen: &DurableRun) -> String {
             format!("{:.1}", plain.entries_per_sync),
             plain.wait_us.p50.to_string(),
             plain.wait_us.p99.to_string(),
-            String::new(),
         ]);
         table.row(sample("log only", &row.log_only, row.log_only_ratio));
         table.row(sample("everything", &row.everything, row.everything_ratio));
     }
     let mut text = table.finish();
+    text.push_str("\nThe last four columns are µs of CPU for an event, by thread.\n");
     for row in &seen.by_writers {
         let sync = row.plain_file.sync_us;
         let _ = writeln!(
@@ -145,7 +147,8 @@ fn durable(seen: &DurableRun) -> String {
     text
 }
 
-fn sample(name: &str, seen: &Sample, over_plain: f64) -> [String; 8] {
+fn sample(name: &str, seen: &Sample, over_plain: f64) -> [String; 11] {
+    let cpu = &seen.cpu_us_per_event;
     [
         seen.writers.to_string(),
         name.into(),
@@ -154,7 +157,10 @@ fn sample(name: &str, seen: &Sample, over_plain: f64) -> [String; 8] {
         format!("{:.1}", seen.events_per_sync),
         seen.wait_us.p50.to_string(),
         seen.wait_us.p99.to_string(),
-        format!("{:.1}", seen.cpu_us_per_event),
+        format!("{:.1}", cpu.writer),
+        format!("{:.1}", cpu.behind),
+        format!("{:.1}", cpu.sled),
+        format!("{:.1}", cpu.load),
     ]
 }
 
