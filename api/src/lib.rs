@@ -4,16 +4,25 @@
 //! network. What it decides itself is who may call and how answers look; the
 //! rules are in `engine`, the log in `storage`.
 //!
-//! Start reading at [`server`], then [`http`]. `src/main.rs` calls [`cli::run`].
+//! Start reading at [`service`], then [`handlers`]. `src/main.rs` calls [`cli::run`].
 
+pub mod app;
 pub mod auth;
+pub mod call;
 pub mod cli;
+pub mod demo;
+pub mod device;
+pub mod guesses;
+pub mod handlers;
 pub mod http;
 pub mod limiter;
 pub mod logging;
 pub mod openapi;
 pub mod ports;
 pub mod problem;
+pub mod refusals;
 pub mod server;
+pub mod service;
 pub mod settings;
 pub mod tls;
+pub mod wire;

@@ -5,7 +5,7 @@
 //!
 //! Promises:
 //! - Within its window no failure is forgotten, however many sources there are.
-//! - Memory is bounded by [`Limits::sources_max`]. Beyond it new sources share
+//! - Memory is bounded. Beyond a number of sources new ones share
 //!   one count, so that a flood of addresses buys no further guesses.
 //! - A window starts with a source's first failure and ends a fixed time later.
 //!   Two windows that touch allow at most twice the failures in a short time.
@@ -18,15 +18,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engine::ids::Micros;
 
-/// What a [`Limiter`] allows.
+/// What a source may do, as configured at the moment of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Failures in one window after which a source is refused.
     pub failures_max: u32,
-    /// Length of a window, in seconds.
+    /// Length of a window that begins now, in seconds.
     pub window_s: u64,
-    /// Sources counted apart from each other.
-    pub sources_max: usize,
 }
 
 /// The source has used up its failures.
@@ -50,7 +48,7 @@ pub enum Counted {
 
 #[derive(Debug, Clone, Copy)]
 struct Window {
-    started: Micros,
+    ends_at: Micros,
     failures: u32,
 }
 
@@ -66,16 +64,16 @@ struct Counts<K> {
 /// Counts failures per source.
 #[derive(Debug)]
 pub struct Limiter<K> {
-    limits: Limits,
+    sources_max: usize,
     counts: Mutex<Counts<K>>,
 }
 
 impl<K: Eq + Hash> Limiter<K> {
-    /// A limiter that has seen nothing.
+    /// A limiter that has seen nothing and counts this many sources apart.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(sources_max: usize) -> Self {
         let counts = Counts { known: HashMap::new(), overflow: None, next_sweep: Micros(0) };
-        Self { limits, counts: Mutex::new(counts) }
+        Self { sources_max, counts: Mutex::new(counts) }
     }
 
     /// Whether `source` may try at `now` (monotonic time).
@@ -83,12 +81,12 @@ impl<K: Eq + Hash> Limiter<K> {
     /// # Errors
     ///
     /// [`Exhausted`] if it has failed too often in its window.
-    pub fn check(&self, source: &K, now: Micros) -> Result<(), Exhausted> {
+    pub fn check(&self, source: &K, limits: Limits, now: Micros) -> Result<(), Exhausted> {
         let counts = self.counts();
         let window = counts.known.get(source).copied().or(counts.overflow);
-        match window.filter(|window| self.ends_at(window) > now) {
-            Some(window) if window.failures >= self.limits.failures_max => {
-                let left_us = self.ends_at(&window).0 - now.0;
+        match window.filter(|window| window.ends_at > now) {
+            Some(window) if window.failures >= limits.failures_max => {
+                let left_us = window.ends_at.0 - now.0;
                 Err(Exhausted { retry_after_s: left_us.div_ceil(1_000_000) })
             }
             Some(_) | None => Ok(()),
@@ -96,20 +94,20 @@ impl<K: Eq + Hash> Limiter<K> {
     }
 
     /// Counts a failure of `source` at `now` (monotonic time).
-    pub fn count_failure(&self, source: K, now: Micros) -> Counted {
+    pub fn count_failure(&self, source: K, limits: Limits, now: Micros) -> Counted {
         let counts = &mut *self.counts();
-        let fresh = Window { started: now, failures: 0 };
+        let fresh = Window { ends_at: now.plus_s(limits.window_s), failures: 0 };
         let known = counts.known.contains_key(&source);
         let window = if !known && !self.has_room(counts, now) {
             counts.overflow.get_or_insert(fresh)
         } else {
             counts.known.entry(source).or_insert(fresh)
         };
-        if self.ends_at(window) <= now {
+        if window.ends_at <= now {
             *window = fresh;
         }
         window.failures = window.failures.saturating_add(1);
-        match window.failures.cmp(&self.limits.failures_max) {
+        match window.failures.cmp(&limits.failures_max) {
             std::cmp::Ordering::Less => Counted::Open,
             std::cmp::Ordering::Equal => Counted::JustExhausted,
             std::cmp::Ordering::Greater => Counted::Exhausted,
@@ -120,20 +118,16 @@ impl<K: Eq + Hash> Limiter<K> {
     ///
     /// Not while the shared window runs: a failure counted there must not be forgotten.
     fn has_room(&self, counts: &mut Counts<K>, now: Micros) -> bool {
-        if counts.overflow.is_some_and(|window| self.ends_at(&window) > now) {
+        if counts.overflow.is_some_and(|window| window.ends_at > now) {
             return false;
         }
         counts.overflow = None;
-        if counts.known.len() >= self.limits.sources_max && counts.next_sweep <= now {
+        if counts.known.len() >= self.sources_max && counts.next_sweep <= now {
             // A sweep reads every count; a flood must not buy one per request.
             counts.next_sweep = now.plus_s(1);
-            counts.known.retain(|_, window| self.ends_at(window) > now);
+            counts.known.retain(|_, window| window.ends_at > now);
         }
-        counts.known.len() < self.limits.sources_max
-    }
-
-    fn ends_at(&self, window: &Window) -> Micros {
-        window.started.plus_s(self.limits.window_s)
+        counts.known.len() < self.sources_max
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts<K>> {
@@ -148,8 +142,25 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    fn limiter(failures_max: u32, sources_max: usize) -> Limiter<u32> {
-        Limiter::new(Limits { failures_max, window_s: 60, sources_max })
+    fn limiter(failures_max: u32, sources_max: usize) -> Fixed {
+        Fixed(Limiter::new(sources_max), Limits { failures_max, window_s: 60 })
+    }
+
+    /// A limiter that is always asked with the same limits.
+    struct Fixed(Limiter<u32>, Limits);
+
+    impl Fixed {
+        fn check(&self, source: &u32, now: Micros) -> Result<(), Exhausted> {
+            self.0.check(source, self.1, now)
+        }
+
+        fn count_failure(&self, source: u32, now: Micros) -> Counted {
+            self.0.count_failure(source, self.1, now)
+        }
+
+        fn known(&self) -> usize {
+            self.0.counts().known.len()
+        }
     }
 
     #[test]
@@ -198,7 +209,7 @@ mod tests {
         assert_eq!(limiter.count_failure(4, Micros(0)), Counted::JustExhausted);
         assert!(limiter.check(&5, Micros(0)).is_err());
         assert_eq!(limiter.check(&1, Micros(0)), Ok(()), "a counted source keeps its own count");
-        assert_eq!(limiter.counts().known.len(), 2);
+        assert_eq!(limiter.known(), 2);
     }
 
     #[test]
@@ -220,6 +231,6 @@ mod tests {
         limiter.count_failure(2, Micros(0));
         assert_eq!(limiter.count_failure(3, Micros(60 * SECOND)), Counted::JustExhausted);
         assert_eq!(limiter.check(&4, Micros(60 * SECOND)), Ok(()));
-        assert_eq!(limiter.counts().known.len(), 1);
+        assert_eq!(limiter.known(), 1);
     }
 }

@@ -10,16 +10,36 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
+use crate::handlers::{
+    activations, admin, device_activation, device_authentication, operations, registrations,
+};
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "keytrail", description = "Authentication with hardware-protected keys."),
-    paths(health::healthz, health::readyz, openapi_json, problem_code),
+    paths(
+        health::healthz, health::readyz, openapi_json, problem_code,
+        admin::create_api_key, admin::list_api_keys, admin::api_key, admin::revoke_api_key,
+        admin::create_application, admin::list_applications, admin::application,
+        admin::change_configuration, admin::status, admin::confirm_clock,
+        activations::request, activations::request_again, activations::activation,
+        activations::cancel,
+        registrations::registration, registrations::lock, registrations::unlock,
+        registrations::deactivate,
+        operations::create, operations::operation, operations::cancel,
+        device_activation::start, device_activation::finish,
+        device_authentication::start, device_authentication::finish,
+    ),
     components(schemas(Problem<'static>, FieldError, Code)),
     tags(
         (name = "health", description = "Is it alive, does it take requests?"),
+        (name = "admin", description = "For administrators: applications, configuration, API keys."),
+        (name = "activations", description = "For service providers: keys for a device."),
+        (name = "registrations", description = "For service providers: one app on one device."),
+        (name = "operations", description = "For service providers: one question to one registration."),
+        (name = "device", description = "For devices. What is signed is in docs/protocol.md."),
         (name = "about", description = "What this server offers, and what its errors mean."),
     ),
 )]

@@ -69,6 +69,38 @@ table! {
         "The body is longer than this server accepts.";
     UnsupportedMediaType = 415 "unsupported_media_type", "Unsupported media type",
         "The body must be `application/json` in UTF-8, without a content encoding.";
+    ActivationNotFound = 404 "activation_not_found", "Activation not found",
+        "To a device: the code, secret, activation or challenge is unknown, used, redeemed for another device, or over. Which of them is not said.";
+    OperationNotFound = 404 "operation_not_found", "Operation not found",
+        "To a device: no such registration, another device token, or nothing that waits for an answer. Which of them is not said.";
+    RegistrationLocked = 403 "registration_locked", "Registration locked",
+        "To a device that sent the right device token: the registration is locked until the service provider unlocks it or it is activated again.";
+    ClientNotServed = 403 "client_not_served", "Client not served",
+        "To a device: clients of this version are not served; the app must be updated.";
+    ChallengeNotLive = 409 "challenge_not_live", "Challenge not live",
+        "To a device: this challenge is not the outstanding one; start again to get it.";
+    MethodNotOffered = 409 "method_not_offered", "Method not offered",
+        "To a device: this method cannot give this answer to this operation; the challenge is still live.";
+    KeysChanged = 409 "keys_changed", "Keys changed",
+        "To a device: the keys of the registration changed meanwhile; nothing was judged.";
+    RegistrationState = 409 "registration_state", "Registration state",
+        "The registration is in a state that does not allow this; `detail` names it.";
+    ActivationState = 409 "activation_state", "Activation state",
+        "The activation is in a state that does not allow this; `detail` names it.";
+    OperationState = 409 "operation_state", "Operation state",
+        "The operation is in a state that does not allow this; `detail` names it.";
+    VersionConflict = 409 "version_conflict", "Version conflict",
+        "The configuration was changed meanwhile; `detail` names its version.";
+    CodeTooShort = 409 "code_too_short", "Code too short",
+        "One more activation code of this length would make guessing too easy; `detail` names the length that is needed.";
+    TooManyOperations = 409 "too_many_operations", "Too many operations",
+        "The registration has as many pending operations as it can have.";
+    NoMethodFits = 409 "no_method_fits", "No method fits",
+        "The registration has no key for a method that the application allows, that was asked for, and that reaches the level.";
+    RevokesItself = 409 "revokes_itself", "Revokes itself",
+        "An API key cannot revoke itself: use another administrator's.";
+    IdempotencyKeyReused = 422 "idempotency_key_reused", "Idempotency key reused",
+        "The `Idempotency-Key` was used for another request of this API key within a day.";
     TooManyRequests = 429 "too_many_requests", "Too many requests",
         "Too many failures in the current window; the header `Retry-After` says how many seconds to wait.";
     Internal = 500 "internal_error", "Internal error",

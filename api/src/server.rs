@@ -11,7 +11,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{App, HttpServer};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::http::edge::{Edge, Phase};
@@ -50,7 +50,7 @@ pub struct Running {
 }
 
 /// Starts serving on the current actix system; `routes` adds what is beyond the
-/// common ones. Ready at once.
+/// common ones. Whoever starts it says when it is ready.
 ///
 /// # Errors
 ///
@@ -85,7 +85,6 @@ pub fn start(
     let address = server.addrs().first().copied().unwrap_or(settings.listen);
     let server = server.run();
     let handle = server.handle();
-    edge.enter(Phase::Ready);
     let serving = actix_web::rt::spawn(server);
     Ok(Running { address, scheme, handle, edge, serving })
 }
@@ -103,24 +102,6 @@ impl Running {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Serves until the process is told to stop, then drains.
-    ///
-    /// # Errors
-    ///
-    /// Any of the signal handlers or of the server itself.
-    pub async fn until_stopped(self) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        told_to_stop(&mut terminate, &mut interrupt).await;
-        tracing::info!("stopping: finishing the requests that are being served");
-        tokio::select! {
-            stopped = self.stop() => stopped,
-            () = told_to_stop(&mut terminate, &mut interrupt) => {
-                Err(io::Error::other("told twice to stop; requests were cut off"))
-            }
-        }
-    }
-
     /// Takes nothing new, finishes what is being served, stops.
     ///
     /// # Errors
@@ -133,9 +114,17 @@ impl Running {
     }
 }
 
-async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
+/// Waits until the process is told to stop.
+///
+/// # Errors
+///
+/// Any of the signal handlers.
+pub async fn told_to_stop() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    Ok(())
 }

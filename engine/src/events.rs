@@ -417,6 +417,12 @@ pub enum EventError {
     },
 }
 
+/// The payload of an event type.
+pub trait Payload {
+    /// Registry number and schema version: what a sealed part beside it is bound to.
+    const KIND: (u16, u16);
+}
+
 /// Declares [`Event`] from the registry: variant, payload, type, schema.
 macro_rules! registry {
     ($($variant:ident($payload:ty) = $event_type:literal schema $schema:literal,)*) => {
@@ -472,6 +478,10 @@ macro_rules! registry {
                 }
             }
         }
+
+        $(impl Payload for $payload {
+            const KIND: (u16, u16) = ($event_type, $schema);
+        })*
 
         $(impl From<$payload> for Event {
             fn from(payload: $payload) -> Self {

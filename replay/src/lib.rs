@@ -1,1 +1,64 @@
-//! Views folded from the log: rebuild, verify, time travel, export.
+//! What the log says, read by someone who does not trust its writer.
+//!
+//! - [`verify()`](verify::verify) checks a data folder, or a copy of it, level by
+//!   level; it changes nothing and repairs nothing.
+//! - [`inspect()`](inspect::inspect) shows the events of a folder.
+//! - [`rebuild()`](rebuild::rebuild) deletes what is derived from the log and
+//!   makes it again.
+//!
+//! This crate shares with the writer the decoder and the rules, and nothing
+//! else. The signatures are verified by another library than the server's.
+
+pub mod folder;
+pub mod inspect;
+pub mod rebuild;
+pub mod report;
+mod summary;
+pub mod verify;
+
+pub use inspect::inspect;
+pub use rebuild::rebuild;
+pub use summary::summary;
+pub use verify::verify;
+
+use engine::ids::Micros;
+
+/// A moment as text: RFC 3339, UTC, microseconds.
+///
+/// A moment beyond the year 9999, which no clock gave, is shown as its number.
+#[must_use]
+pub fn rfc3339(at: Micros) -> String {
+    i64::try_from(at.0)
+        .ok()
+        .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
+        .map_or_else(|| format!("{} us", at.0), |time| format!("{time:.6}"))
+}
+
+/// The moment that RFC 3339 text names; none if it is none, or before 1970.
+#[must_use]
+pub fn micros_of(text: &str) -> Option<Micros> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_microsecond()).ok().map(Micros)
+}
+
+/// 32 bytes as text.
+fn hex(bytes: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*bytes).to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_reads_back_what_it_prints() {
+        let at = Micros(1_700_000_000_000_001);
+        assert_eq!(rfc3339(at), "2023-11-14T22:13:20.000001Z");
+        assert_eq!(micros_of(&rfc3339(at)), Some(at));
+        assert_eq!(micros_of("2023-11-14T23:13:20.000001+01:00"), Some(at));
+        assert_eq!(rfc3339(Micros(u64::MAX)), "18446744073709551615 us");
+        for text in ["", "2023-11-14", "1969-12-31T23:59:59Z", "2023-11-14T22:13:20"] {
+            assert_eq!(micros_of(text), None, "{text}");
+        }
+    }
+}

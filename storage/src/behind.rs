@@ -8,7 +8,6 @@
 //! It may fall behind by a bounded number of records and bytes; then the sequencer waits.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +18,8 @@ use engine::machine::{Change, Machine};
 use crate::block::Block;
 use crate::database;
 use crate::fold::{Digest, StateDigest};
+use crate::folder::Folder;
+use crate::keys::KeyStore;
 use crate::logtree::LogTree;
 use crate::reader::{Recent, RecentRecords};
 use crate::snapshot::{SnapshotError, Step, Taking};
@@ -70,12 +71,18 @@ struct Inner<M: Machine> {
     groups: VecDeque<Group<M>>,
     /// Changes of these groups.
     changes: usize,
+    /// They were gathered for long enough.
+    gathered: bool,
+    /// Someone waits for room: no time to gather.
+    hurry: bool,
     /// Records pushed and not yet in sled.
     lag: u64,
     lag_bytes: usize,
     requests: VecDeque<Request>,
-    /// Someone waits for room: no time to gather.
-    hurry: bool,
+    /// Counts the reasons to look at everything again.
+    calls: u64,
+    /// There is too little space to write to sled.
+    short: bool,
     /// Nothing is taken while set.
     held: bool,
     /// The writer behind is gone.
@@ -101,10 +108,13 @@ impl<M: Machine> Queue<M> {
         let inner = Inner {
             groups: VecDeque::new(),
             changes: 0,
+            gathered: false,
+            hurry: false,
             lag: 0,
             lag_bytes: 0,
             requests: VecDeque::new(),
-            hurry: false,
+            calls: 0,
+            short: false,
             held: false,
             closed: false,
         };
@@ -122,17 +132,23 @@ impl<M: Machine> Queue<M> {
         inner.lag_bytes += group.recent.block.frames.len();
         inner.changes += group.changes.len();
         inner.groups.push_back(group);
-        // In between, the writer behind gathers by time and needs no waking.
+        // In between, the writer behind gathers and needs no waking.
         if inner.groups.len() == 1 || inner.changes >= BATCH_CHANGES {
             self.more.notify_one();
         }
     }
 
-    /// Waits until there is room for another group.
+    /// Wakes the writer behind, where it waits for space.
+    pub(crate) fn look_again(&self) {
+        self.lock().call(&self.more);
+    }
+
+    /// Waits until there is room for another group. Not while the writer behind
+    /// waits for space: then commands are refused, and must hear so.
     pub(crate) fn wait_for_room(&self, lag: Lag, trouble: &Trouble) {
         let mut inner = self.lock();
         let full = |inner: &Inner<M>| inner.lag >= lag.records || inner.lag_bytes >= lag.bytes;
-        while full(&inner) && !inner.closed && !trouble.is_dead() {
+        while full(&inner) && !inner.short && !inner.closed && !trouble.is_dead() {
             inner.hurry = true;
             self.more.notify_one();
             inner = self.less.wait(inner).unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +177,7 @@ impl<M: Machine> Queue<M> {
         inner.requests.clear();
         inner.held = false;
         inner.requests.push_back(Request::Abandon);
-        self.more.notify_one();
+        inner.call(&self.more);
     }
 
     /// Wakes who waits for room: the writer behind is gone.
@@ -177,7 +193,7 @@ impl<M: Machine> Queue<M> {
         if !inner.closed {
             inner.requests.push_back(request);
         }
-        self.more.notify_one();
+        inner.call(&self.more);
     }
 
     /// Records that are durable and not yet in sled.
@@ -192,29 +208,61 @@ impl<M: Machine> Queue<M> {
         self.more.notify_one();
     }
 
-    /// What to do next. Groups are gathered first, unless there is a reason not to.
-    fn take(&self, wait: bool) -> Work<M> {
+    /// How often there was a reason to look at everything again.
+    fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    /// Where there is too little space to write to sled: waits until the end is
+    /// asked for, or until more was said than `calls`.
+    fn wait_for_space(&self, calls: u64) -> Work<M> {
         let mut inner = self.lock();
-        let mut gathered = !wait;
+        inner.short = true;
+        self.less.notify_all();
         loop {
-            let waits = !inner.groups.is_empty();
-            if waits && !inner.held && (gathered || inner.is_pressing()) {
-                return Work::Groups(inner.take_groups());
-            }
-            if !waits && let Some(request) = inner.requests.pop_front() {
+            let ends = |request: &Request| match request {
+                Request::Finish(_) | Request::Abandon => true,
+                Request::Digest(_) => false,
+            };
+            if let Some(index) = inner.requests.iter().position(ends)
+                && let Some(request) = inner.requests.remove(index)
+            {
                 return Work::Request(request);
             }
-            if !wait {
+            if inner.calls != calls {
                 return Work::Idle;
             }
-            if waits && !inner.held {
-                let waited = self.more.wait_timeout(inner, GATHER);
-                let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                (inner, gathered) = (again, timeout.timed_out());
-            } else {
-                inner = self.more.wait(inner).unwrap_or_else(PoisonError::into_inner);
-            }
+            inner = self.more.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// What can be done now; where that is nothing, or groups are still to be
+    /// gathered, waits if told to, and then lets the caller look at everything again.
+    fn take(&self, wait: bool) -> Work<M> {
+        let mut inner = self.lock();
+        inner.short = false;
+        let some = !inner.groups.is_empty();
+        let ready = some && !inner.held;
+        if ready && (!wait || inner.is_pressing()) {
+            return Work::Groups(inner.take_groups());
+        }
+        if !some && let Some(request) = inner.requests.pop_front() {
+            return Work::Request(request);
+        }
+        if wait && ready {
+            let gathering = |inner: &mut Inner<M>| !inner.is_pressing();
+            let waited = self.more.wait_timeout_while(inner, GATHER, gathering);
+            waited.unwrap_or_else(PoisonError::into_inner).0.gathered = true;
+        } else if wait {
+            drop(self.more.wait(inner).unwrap_or_else(PoisonError::into_inner));
+        }
+        Work::Idle
+    }
+
+    /// Waits until the writer behind waits for space.
+    #[cfg(test)]
+    pub(crate) fn until_short(&self) {
+        drop(self.less.wait_while(self.lock(), |inner| !inner.short).unwrap());
     }
 
     fn done(&self, records: u64, bytes: usize) {
@@ -228,9 +276,14 @@ impl<M: Machine> Queue<M> {
 }
 
 impl<M: Machine> Inner<M> {
+    fn call(&mut self, more: &Condvar) {
+        self.calls += 1;
+        more.notify_one();
+    }
+
     /// Whether groups are to be written without gathering more of them.
     fn is_pressing(&self) -> bool {
-        self.changes >= BATCH_CHANGES || self.hurry || !self.requests.is_empty()
+        self.gathered || self.hurry || self.changes >= BATCH_CHANGES || !self.requests.is_empty()
     }
 
     /// The first groups: one batch.
@@ -244,6 +297,7 @@ impl<M: Machine> Inner<M> {
             taken.push(group);
         }
         self.changes -= changes;
+        self.gathered = false;
         taken
     }
 }
@@ -252,13 +306,15 @@ impl<M: Machine> Inner<M> {
 pub(crate) struct Behind<M: Machine> {
     pub(crate) db: sled::Db,
     pub(crate) log_tree: sled::Tree,
-    pub(crate) dir: PathBuf,
+    pub(crate) folder: Folder,
     pub(crate) queue: Arc<Queue<M>>,
     pub(crate) layers: Arc<Layers<M>>,
     pub(crate) recent: Arc<RecentRecords>,
     pub(crate) log: LogTree,
     pub(crate) meta: Meta,
     pub(crate) trouble: Arc<Trouble>,
+    /// None where a test has none.
+    pub(crate) keys: Option<Arc<KeyStore>>,
     pub(crate) snapshot_every: u64,
     /// Position of the latest snapshot.
     pub(crate) snapshot_at: u64,
@@ -285,13 +341,21 @@ impl<M: Machine> Behind<M> {
 
     fn work(mut self) -> Result<(), String> {
         loop {
+            let calls = self.queue.calls();
+            let room = self.folder.takes_sled();
             self.snapshot()?;
-            match self.queue.take(self.taking.is_none()) {
+            let work = match room {
+                true => self.queue.take(self.taking.is_none()),
+                false => self.queue.wait_for_space(calls),
+            };
+            match work {
                 Work::Groups(groups) => self.write(groups)?,
                 Work::Request(Request::Digest(reply)) => {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.digest()?);
                 }
+                // Not a clean stop; the next start takes the rest from the log.
+                Work::Request(Request::Finish(_)) if !room => return Ok(()),
                 Work::Request(Request::Finish(reply)) => {
                     self.finish()?;
                     let _ = reply.send(());
@@ -357,6 +421,9 @@ impl<M: Machine> Behind<M> {
             };
             written.push((key, cached));
         }
+        // Each subject was durable before a record that is sealed for it.
+        let subjects = self.keys.as_ref().map_or(0, |keys| keys.subjects_made());
+        self.meta.subjects = self.meta.subjects.max(subjects);
         batch.insert(META, self.meta.encode());
         guarded(|| self.layers.tree.apply_batch(batch))?;
         Ok(written)
@@ -377,6 +444,11 @@ impl<M: Machine> Behind<M> {
 
     /// Advances the snapshot that is being taken, or begins one that is due.
     fn snapshot(&mut self) -> Result<(), String> {
+        // A snapshot must not take the space that sled needs.
+        if !self.folder.takes_commands() {
+            self.taking.take().into_iter().for_each(Taking::abandon);
+            return Ok(());
+        }
         if let Some(taking) = &mut self.taking {
             let stepped = taking.step(&self.layers.tree, SNAPSHOT_STEP);
             return self.stepped(stepped).map(|_| ());
@@ -385,7 +457,7 @@ impl<M: Machine> Behind<M> {
         if since >= self.snapshot_every || std::mem::take(&mut self.snapshot_now) {
             // Also where it fails: the next try is a whole interval later.
             self.snapshot_at = self.meta.position;
-            match Taking::begin(&self.dir, self.meta) {
+            match Taking::begin(&self.folder, self.meta) {
                 Ok(taking) => self.taking = Some(taking),
                 Err(error) => tracing::warn!(%error, "no snapshot of state"),
             }
@@ -410,9 +482,9 @@ impl<M: Machine> Behind<M> {
     fn finish(&mut self) -> Result<(), String> {
         let since = self.meta.position - self.snapshot_at.min(self.meta.position);
         let due = since >= self.snapshot_every || (since > 0 && self.meta.entries <= SMALL_STATE);
-        if self.taking.is_none() && due {
+        if self.taking.is_none() && due && self.folder.takes_commands() {
             self.snapshot_at = self.meta.position;
-            self.taking = Taking::begin(&self.dir, self.meta).ok();
+            self.taking = Taking::begin(&self.folder, self.meta).ok();
         }
         while let Some(taking) = &mut self.taking {
             let stepped = taking.step(&self.layers.tree, SNAPSHOT_STEP);
@@ -424,7 +496,7 @@ impl<M: Machine> Behind<M> {
 
     /// What `flush` of sled does not do: an fsync, before the marker says that all is there.
     fn sync_and_mark(&mut self) -> std::io::Result<()> {
-        database::sync(&self.dir)?;
+        database::sync(&self.folder.dir)?;
         let nothing: Box<dyn FnOnce() -> std::io::Result<()> + Send> = Box::new(|| Ok(()));
         std::mem::replace(&mut self.mark_clean, nothing)()
     }

@@ -7,14 +7,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::ids::{Micros, Position};
+use engine::ids::{Id, Micros, Position};
 use engine::machine::{Change, Entries, Machine, Record};
 
 use crate::behind::Behind;
 use crate::block::BlockLog;
+use crate::disk::Disk;
+use crate::folder::Folder;
+use crate::keys::KeyStore;
 use crate::open::{OpenError, OpenReport, Progress};
 use crate::record::{self, Chain};
-use crate::snapshot;
+use crate::snapshot::{self, Stand};
 use crate::state::{ENTRY, Layers, META, Meta, entry_sum};
 use crate::trouble::guarded;
 
@@ -47,10 +50,12 @@ impl<'a> CatchUp<'a> {
         let mut chain = if copied_to.size == start { copied_to.chain } else { behind.meta.chain };
         let mut at = start;
         while at < end {
+            enough_space(&behind.folder)?;
             let bytes = self.read(at)?;
             let (records, chains) = checked(&bytes, at, &mut chain)?;
             report.copied += copy(behind, &bytes, &chains, at)?;
             at += records.len() as u64;
+            report.unknown_subjects += unknown_subjects(behind.keys.as_deref(), &records);
             report.replayed += fold(behind, &records, chain)?;
             if let Some(progress) = self.progress {
                 progress(at - start, end - start);
@@ -68,6 +73,14 @@ impl<'a> CatchUp<'a> {
             Err(error) => Err(damaged(from, &error.to_string())),
         }
     }
+}
+
+/// How many of `records` are sealed for a subject that the key store has never had.
+fn unknown_subjects(keys: Option<&KeyStore>, records: &[Record]) -> u64 {
+    let unknown = |keys: &KeyStore, record: &Record| {
+        record.draft.subject != Id::NIL && !keys.is_known(record.draft.subject)
+    };
+    keys.map_or(0, |keys| records.iter().filter(|record| unknown(keys, record)).count() as u64)
 }
 
 /// The records that `bytes` hold, which must stand at `from` and follow `chain`,
@@ -182,13 +195,14 @@ fn one(log: &dyn BlockLog, position: u64) -> Result<Vec<u8>, OpenError> {
 /// Fills an empty state tree from a snapshot; or why the snapshot is of no use,
 /// and then the tree may hold part of it.
 pub(crate) fn load_snapshot(
+    disk: &dyn Disk,
     path: &Path,
     log: &dyn BlockLog,
     genesis: Chain,
     tree: &sled::Tree,
     version: u32,
 ) -> Result<Result<Meta, String>, OpenError> {
-    let stand = match snapshot::stand_of(path) {
+    let stand = match snapshot::stand_of(disk, path) {
         Ok(stand) if stand.version != version => return Ok(Err("it is of other rules".into())),
         Ok(stand) => stand,
         Err(error) => return Ok(Err(error.to_string())),
@@ -196,10 +210,11 @@ pub(crate) fn load_snapshot(
     if chain_before(log, genesis, stand.position)? != Some(stand.chain) {
         return Ok(Err("it is of another log".into()));
     }
-    let mut meta = Meta { position: stand.position, ..Meta::empty(version, stand.chain) };
+    let Stand { position, subjects, .. } = stand;
+    let mut meta = Meta { position, subjects, ..Meta::empty(version, stand.chain) };
     let mut store_error = None;
     let mut batch = sled::Batch::default();
-    let loaded = snapshot::read(path, |key, entry| {
+    let loaded = snapshot::read(disk, path, |key, entry| {
         meta.add(entry_sum(&key, &entry));
         batch.insert([&[ENTRY], key.as_slice()].concat(), entry);
         if meta.entries.is_multiple_of(LOAD_STEP as u64) {
@@ -224,6 +239,15 @@ fn apply(tree: &sled::Tree, batch: sled::Batch, failed: &mut Option<String>) -> 
         *failed = Some(why);
         io::ErrorKind::Other.into()
     })
+}
+
+/// An error where sled could meet a full disk.
+pub(crate) fn enough_space(folder: &Folder) -> Result<(), OpenError> {
+    if folder.takes_sled() {
+        return Ok(());
+    }
+    let (dir, free) = (folder.dir.clone(), folder.free());
+    Err(OpenError::NoSpace { dir, free, needed: folder.least() })
 }
 
 fn damaged(position: u64, why: &str) -> OpenError {

@@ -77,6 +77,29 @@ pub(crate) fn check(log: &mut dyn BlockLog) {
     assert_eq!(log.head().size, 16);
 }
 
+/// Holds a log that has no space for its next appends to what [`BlockLog`]
+/// promises then: nothing changes.
+pub(crate) fn check_full(log: &mut dyn BlockLog) {
+    refused_without_a_trace(log, |error| matches!(error, AppendError::Full));
+}
+
+/// Holds a log whose next append fails to what [`BlockLog`] promises then: it
+/// takes nothing more, and shows nothing that was not acknowledged.
+pub(crate) fn check_failed(log: &mut dyn BlockLog) {
+    refused_without_a_trace(log, |error| matches!(error, AppendError::Io(_)));
+}
+
+fn refused_without_a_trace(log: &mut dyn BlockLog, expected: fn(&AppendError) -> bool) {
+    let (head, records) = (log.head(), all(log).unwrap());
+    for _ in 0..2 {
+        let error = log.append(&head, &block_after(&head, 1, 7)).unwrap_err();
+        assert!(expected(&error), "{error}");
+        assert_eq!(log.head(), head);
+        assert_eq!(all(log).unwrap(), records);
+        assert!(log.read(Position(head.size), 1).unwrap().is_empty());
+    }
+}
+
 fn refuses(log: &mut dyn BlockLog, start: &Head) {
     let head = log.head();
     let good = block_after(&head, 2, 9);

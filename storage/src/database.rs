@@ -87,6 +87,18 @@ impl Database {
         Ok(counted == *meta)
     }
 
+    /// Lets the state tree ask for no more subjects of the key store than these.
+    pub(crate) fn expect_subjects(&mut self, most: u64) -> Result<(), String> {
+        match &mut self.meta {
+            Some(meta) if meta.subjects > most => {
+                meta.subjects = most;
+                let bytes = meta.encode();
+                guarded(|| self.state.insert(META, bytes)).map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Empties the state tree.
     pub(crate) fn forget_state(&mut self) -> Result<(), String> {
         guarded(|| {
@@ -99,7 +111,7 @@ impl Database {
     }
 }
 
-fn config(dir: &Path, cache_bytes: u64) -> sled::Config {
+pub(crate) fn config(dir: &Path, cache_bytes: u64) -> sled::Config {
     sled::Config::default()
         .path(dir)
         .segment_size(SEGMENT_SIZE)
@@ -132,12 +144,17 @@ fn delete_drafts(dir: &Path) -> io::Result<()> {
     }
     for item in fs::read_dir(dir)? {
         let path = item?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
+        if is_draft(&path) {
             fs::remove_file(path)?;
         }
     }
     Ok(())
+}
+
+/// Whether this file is an unfinished snapshot of sled's.
+pub(crate) fn is_draft(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with("snap.") && name.ends_with(".generating")
 }
 
 /// Moves sled's folder out of the way; the one moved before it is deleted.
@@ -153,6 +170,8 @@ pub(crate) fn set_aside(store: &Path) -> io::Result<PathBuf> {
     }
     let aside = store.join(format!("{ASIDE}{}", last + 1));
     fs::rename(store.join(SLED), &aside)?;
+    // Before the note of the damage is taken away.
+    fs::File::open(store)?.sync_all()?;
     Ok(aside)
 }
 

@@ -191,6 +191,13 @@ pub trait Disk: Send + Sync + 'static {
     /// As the medium says.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 
+    /// Bytes that are free where `dir` is.
+    ///
+    /// # Errors
+    ///
+    /// As the medium says.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
     /// A whole file of at most `max` bytes.
     ///
     /// # Errors
@@ -297,6 +304,11 @@ impl Disk for RealDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(dir)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 }
 

@@ -253,31 +253,27 @@ impl Journal {
         AppendError::Io(error)
     }
 
-    /// Seals the present segment, if there is one, and begins the next.
+    /// Begins the next segment, then seals the present one, if there is one. In
+    /// this order a sealed segment always has one after it, so that a last
+    /// segment that is lost is missed.
     fn roll(&mut self) -> Result<(), AppendError> {
-        // Space first: without it the present segment stays as it is.
-        let waited = lock(&self.reservation).wait();
-        if let Err(error) = waited {
-            return Err(if segment::is_full(&error) {
-                AppendError::Full
-            } else {
-                self.fail(error)
-            });
-        }
-        if let Some(active) = self.active.take() {
-            if let Err(error) = active.seal() {
-                return Err(self.fail(error));
-            }
-            self.sealed.push((active.header.first, active.records()));
-        }
         let mut key = [0; 32];
         self.keys.fill(&mut key);
         let reserved = segment::reserved_len(&self.limits);
         let header = segment::header_after(&self.head, self.genesis, reserved, key);
-        let started = lock(&self.reservation).start(header);
-        match started {
-            Ok(active) => self.active = Some(active),
+        let started = {
+            let mut reservation = lock(&self.reservation);
+            reservation.wait().and_then(|()| reservation.start(header))
+        };
+        let started = match started {
+            Ok(active) => active,
+            // Nothing has changed yet: the present segment stays as it is.
+            Err(error) if segment::is_full(&error) => return Err(AppendError::Full),
             Err(error) => return Err(self.fail(error)),
+        };
+        if let Some(full) = self.active.replace(started) {
+            self.sealed.push((full.header.first, full.records()));
+            full.seal().map_err(|error| self.fail(error))?;
         }
         Ok(())
     }
@@ -446,6 +442,22 @@ pub enum Item {
     Finding(Finding),
 }
 
+/// As [`Item`], with the place of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// A group whose hash is right and which follows the one before.
+    Block {
+        /// The group.
+        block: Block,
+        /// Its file.
+        file: Arc<Path>,
+        /// Where its frames begin in the file, in bytes.
+        frames_at: u64,
+    },
+    /// Something else.
+    Finding(Finding),
+}
+
 impl JournalReader {
     /// Opens the journal in `dir` (the folder `log/`).
     ///
@@ -467,8 +479,43 @@ impl JournalReader {
 
     /// Everything in order, from the segment that holds `from`. Memory: one group.
     pub fn items(&self, from: Position) -> impl Iterator<Item = io::Result<Item>> + '_ {
+        self.placed(from).map(|placed| {
+            placed.map(|placed| match placed {
+                Placed::Block { block, .. } => Item::Block(block),
+                Placed::Finding(finding) => Item::Finding(finding),
+            })
+        })
+    }
+
+    /// The lengths of all segment files together, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// As the medium says.
+    pub fn bytes(&self) -> io::Result<u64> {
+        let lens = self
+            .segments
+            .iter()
+            .map(|first| self.disk.open(&self.dir.join(segment_name(*first)), Open::Read)?.len());
+        lens.sum()
+    }
+
+    /// As [`JournalReader::items`], and where each group stands.
+    pub fn placed(&self, from: Position) -> impl Iterator<Item = io::Result<Placed>> + '_ {
         let index = self.segments.partition_point(|first| *first <= from).saturating_sub(1);
-        Items { reader: self, index, walk: None, before: None, over: false }
+        let file = Arc::from(Path::new(""));
+        // A log has at least one segment, so that none is like one that was sealed.
+        let sealed = self.segments.is_empty();
+        let before = sealed.then(|| Head { size: 0, chain: block::genesis(&self.origin) });
+        Items { reader: self, index, walk: None, file, before, sealed, over: false }
+    }
+
+    /// What is wrong where the last segment is sealed, and so not the last.
+    fn missing_last(&self, end: &Head) -> io::Result<Option<Placed>> {
+        let file = self.dir.join(segment_name(Position(end.size)));
+        // Begun since the folder was listed: not read, and not missing.
+        let there = self.disk.exists(&file)?;
+        Ok((!there).then(|| Placed::Finding(recover::missing_last(file, end))))
     }
 
     fn place(&self, index: usize, before: Option<Head>) -> Place {
@@ -488,38 +535,49 @@ struct Items<'r> {
     reader: &'r JournalReader,
     index: usize,
     walk: Option<Walk>,
+    /// Of the walk.
+    file: Arc<Path>,
     before: Option<Head>,
+    /// Whether the segment before has a seal.
+    sealed: bool,
     over: bool,
 }
 
 impl Items<'_> {
-    fn step(&mut self) -> io::Result<Option<Item>> {
+    fn step(&mut self) -> io::Result<Option<Placed>> {
         loop {
             if let Some(walk) = &mut self.walk {
                 match walk.next()? {
-                    Some(Step::Group(block)) => return Ok(Some(Item::Block(block))),
-                    Some(Step::Finding(finding)) => return Ok(Some(Item::Finding(finding))),
+                    Some(Step::Group(block)) => {
+                        let frames_at = walk.ending().offset - block.frames.len() as u64;
+                        let file = Arc::clone(&self.file);
+                        return Ok(Some(Placed::Block { block, file, frames_at }));
+                    }
+                    Some(Step::Finding(finding)) => return Ok(Some(Placed::Finding(finding))),
                     None => self.before = Some(walk.ending().head),
                 }
+                self.sealed = walk.ending().seal.is_some();
                 self.walk = None;
                 self.index += 1;
             }
             if self.index >= self.reader.segments.len() {
-                return Ok(None);
+                let end = self.before.take().filter(|_| self.sealed);
+                return end.map_or(Ok(None), |end| self.reader.missing_last(&end));
             }
             let place = self.reader.place(self.index, self.before);
             let file = Arc::from(self.reader.disk.open(&place.path, Open::Read)?);
             let gap = recover::gap(&place);
+            self.file = Arc::from(place.path.as_path());
             self.walk = Some(Walk::new(file, place)?);
             if let Some(finding) = gap {
-                return Ok(Some(Item::Finding(finding)));
+                return Ok(Some(Placed::Finding(finding)));
             }
         }
     }
 }
 
 impl Iterator for Items<'_> {
-    type Item = io::Result<Item>;
+    type Item = io::Result<Placed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {

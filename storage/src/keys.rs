@@ -1,17 +1,24 @@
 //! The key store: what must never stand in the log.
+//!
+//! What is promised: a subject's key that was handed out is found again, or
+//! opening says that it is not; and one that was erased is gone from the files.
 
-use std::collections::HashMap;
+mod group;
+mod pair;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use engine::ids::Id;
 use engine::machine::{Entropy, random};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::disk::{self, Disk, DiskFile, Open, Privacy};
+use crate::disk::{self, Disk, Privacy};
+use group::{Failure, Subjects};
+use pair::{NONCE_LEN, Pair, Slot, WRAPPED_LEN, Wrapped};
 
 /// A 256-bit secret. Wiped when dropped, never shown.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -94,6 +101,15 @@ pub enum KeyError {
         /// What its loss means.
         loss: &'static str,
     },
+    /// The subjects' keys were wrapped under other secrets than those beside them.
+    #[error("{} does not belong to the key files beside it; put back the whole folder keys/ from one copy", path.display())]
+    OtherKeys {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No space is left. Nothing has changed; once there is space it works again.
+    #[error("no space left for the key store")]
+    Full,
     /// An earlier write failed; the next start decides what is there.
     #[error("an earlier write to the key store failed")]
     Failed,
@@ -105,6 +121,7 @@ enum Part {
     Secret(SecretName),
     Wrapping,
     Subjects,
+    Mirror,
 }
 
 impl Part {
@@ -123,6 +140,7 @@ impl Part {
             Self::Secret(SecretName::Subjects) => "subjects.key",
             Self::Wrapping => "wrapping.key",
             Self::Subjects => "subjects.store",
+            Self::Mirror => "subjects.mirror",
         }
     }
 
@@ -136,7 +154,9 @@ impl Part {
                 "without it no user's reference leads to the user's data"
             }
             Self::Wrapping => "without it no personal data in the log can be read",
-            Self::Subjects => "without it the personal data of the users in it cannot be read",
+            Self::Subjects | Self::Mirror => {
+                "without it the personal data of the users in it cannot be read"
+            }
         }
     }
 
@@ -155,18 +175,12 @@ impl Part {
 }
 
 const SECRET_MAGIC: &[u8; 8] = b"KTSECRT1";
-const SUBJECTS_MAGIC: &[u8; 8] = b"KTSUBJT1";
 const SECRET_CONTEXT: &str = "keytrail 2026-11 key file v1";
-const ENTRY_CONTEXT: &str = "keytrail 2026-11 subject entry v1";
+const SLOT_CONTEXT: &str = "keytrail 2026-11 subject slot v1";
 const TAG_CONTEXT: &str = "keytrail 2026-11 subject reference v1";
 
 /// Length of a file with one secret.
 const SECRET_FILE_LEN: usize = 72;
-/// Length of a subject's entry: id, tag of the reference, nonce, wrapped key
-/// with its tag, hash.
-const ENTRY_LEN: usize = 16 + 32 + NONCE_LEN + WRAPPED_LEN + 32;
-const NONCE_LEN: usize = 12;
-const WRAPPED_LEN: usize = 32 + 16;
 
 /// The key store in the folder `keys/`. Shared by all threads.
 pub struct KeyStore {
@@ -175,16 +189,8 @@ pub struct KeyStore {
     secrets: [Secret32; 3],
     wrapping: LessSafeKey,
     tag_key: Secret32,
-    subjects: Mutex<Subjects>,
-}
-
-/// The file of subjects, and what it holds. Keys stay wrapped in memory.
-struct Subjects {
-    file: Box<dyn DiskFile>,
-    len: u64,
-    by_tag: HashMap<[u8; 32], Id>,
-    by_id: HashMap<Id, ([u8; NONCE_LEN], [u8; WRAPPED_LEN])>,
-    failed: bool,
+    subjects: Subjects,
+    repaired: u64,
 }
 
 impl KeyStore {
@@ -206,9 +212,10 @@ impl KeyStore {
         for part in Part::SECRETS {
             secrets.push(open_secret(disk.as_ref(), dir, part, entropy.as_ref(), expect)?);
         }
-        let subjects = open_subjects(disk.as_ref(), dir, expect)?;
         let [api_keys, codes, references, wrapping] =
             <[Secret32; 4]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
+        let slot_key = slot_key(&references, &wrapping);
+        let opened = Pair::open(disk.as_ref(), dir, slot_key, expect)?;
         let wrapping = UnboundKey::new(&AES_256_GCM_SIV, wrapping.expose())
             .map_err(|_| Part::Wrapping.damaged(dir))?;
         let tag_key = Secret32::new(blake3::derive_key(TAG_CONTEXT, references.expose()));
@@ -218,7 +225,8 @@ impl KeyStore {
             secrets: [api_keys, codes, references],
             wrapping: LessSafeKey::new(wrapping),
             tag_key,
-            subjects: Mutex::new(subjects),
+            repaired: opened.repaired,
+            subjects: Subjects::new(opened),
         })
     }
 
@@ -248,45 +256,91 @@ impl KeyStore {
         user_ref: &str,
     ) -> Result<SubjectKey, KeyError> {
         let tag = self.tag(service_provider, user_ref);
-        // Held over the sync: two who ask for one user at once get one subject.
-        let mut subjects = self.subjects();
-        if let Some(&id) = subjects.by_tag.get(&tag) {
-            let wrapped = subjects.by_id.get(&id).copied();
-            let (nonce, wrapped) = wrapped.ok_or_else(|| Part::Subjects.damaged(&self.dir))?;
-            return self.unwrap(id, nonce, wrapped);
+        loop {
+            let mut made = None;
+            let found = self.subjects.find_or_make(&tag, || {
+                let id = Id(random(self.entropy.as_ref()));
+                let key = Secret32::new(random(self.entropy.as_ref()));
+                let wrapped = self.wrap(id, tag, &key)?;
+                made = Some(SubjectKey { id, key });
+                Ok::<_, WriteError>(Slot { id, wrapped: Some(wrapped) })
+            });
+            let id = found.map_err(|error| self.write_error(error))?;
+            // None only where it was erased since it was found.
+            if let Some(subject) =
+                made.map_or_else(|| self.subject_key(id), |made| Ok(Some(made)))?
+            {
+                return Ok(subject);
+            }
         }
-        if subjects.failed {
-            return Err(KeyError::Failed);
-        }
-        let id = Id(random(self.entropy.as_ref()));
-        let key = Secret32::new(random(self.entropy.as_ref()));
-        let (nonce, wrapped) = self.wrap(id, &key)?;
-        let entry = entry(id, &tag, &nonce, &wrapped);
-        subjects.append(&entry).map_err(Part::Subjects.io(&self.dir))?;
-        subjects.by_tag.insert(tag, id);
-        subjects.by_id.insert(id, (nonce, wrapped));
-        Ok(SubjectKey { id, key })
     }
 
     /// The subject of a service provider's user, if there is one.
     #[must_use]
     pub fn find_subject(&self, service_provider: &str, user_ref: &str) -> Option<Id> {
-        let tag = self.tag(service_provider, user_ref);
-        self.subjects().by_tag.get(&tag).copied()
+        self.subjects.find(&self.tag(service_provider, user_ref))
     }
 
-    /// The key of a subject; none if there is no such subject.
+    /// The key of a subject; none if there is no such subject, or it was erased.
     ///
     /// # Errors
     ///
     /// [`KeyError`].
     pub fn subject_key(&self, id: Id) -> Result<Option<SubjectKey>, KeyError> {
-        let wrapped = self.subjects().by_id.get(&id).copied();
-        wrapped.map(|(nonce, wrapped)| self.unwrap(id, nonce, wrapped)).transpose()
+        self.subjects.wrapped(id).map(|wrapped| self.unwrap(id, wrapped)).transpose()
     }
 
-    fn subjects(&self) -> MutexGuard<'_, Subjects> {
-        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Destroys a subject's key and the way from its reference to it; false if
+    /// there was none. On `Ok` both are overwritten in every file, durably: what
+    /// was sealed under the key can never be read again. The same reference gets
+    /// a new subject from then on. Waits for the disk.
+    ///
+    /// What is in copies of the folder, or in blocks that the medium has moved,
+    /// is not reached.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`]; whether the key is destroyed is then for the next start to
+    /// say, and erasing again is safe.
+    pub fn erase(&self, id: Id) -> Result<bool, KeyError> {
+        self.subjects.erase(id).map_err(|failure| self.write_error(failure.into()))
+    }
+
+    /// Whether there is or was such a subject.
+    #[must_use]
+    pub fn is_known(&self, id: Id) -> bool {
+        self.subjects.knows(id)
+    }
+
+    /// How many subjects there ever were, erased ones included. Never less than
+    /// before, unless keys are lost.
+    #[must_use]
+    pub fn subjects_made(&self) -> u64 {
+        self.subjects.count()
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How many slots opening wrote again in one of the two files of subjects
+    /// from the other, because a power cut or damage had made them differ.
+    #[must_use]
+    pub fn repaired(&self) -> u64 {
+        self.repaired
+    }
+
+    fn write_error(&self, error: WriteError) -> KeyError {
+        match error {
+            WriteError::Key(error) => error,
+            WriteError::Write(Failure::Full) => KeyError::Full,
+            WriteError::Write(Failure::Earlier) => KeyError::Failed,
+            WriteError::Write(Failure::Io(kind, text)) => {
+                Part::Subjects.io(&self.dir)(io::Error::new(kind, text))
+            }
+        }
     }
 
     /// What a reference is found by: a keyed hash, so that the file alone
@@ -299,15 +353,11 @@ impl KeyStore {
         *hasher.finalize().as_bytes()
     }
 
-    fn wrap(
-        &self,
-        id: Id,
-        key: &Secret32,
-    ) -> Result<([u8; NONCE_LEN], [u8; WRAPPED_LEN]), KeyError> {
+    fn wrap(&self, id: Id, tag: [u8; 32], key: &Secret32) -> Result<Wrapped, KeyError> {
         let nonce: [u8; NONCE_LEN] = random(self.entropy.as_ref());
         let mut wrapped = [0; WRAPPED_LEN];
         wrapped[..32].copy_from_slice(key.expose());
-        let tag = self
+        let seal = self
             .wrapping
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
@@ -315,17 +365,13 @@ impl KeyStore {
                 &mut wrapped[..32],
             )
             .map_err(|_| Part::Wrapping.damaged(&self.dir))?;
-        wrapped[32..].copy_from_slice(tag.as_ref());
-        Ok((nonce, wrapped))
+        wrapped[32..].copy_from_slice(seal.as_ref());
+        Ok(Wrapped { tag, nonce, key: wrapped })
     }
 
-    fn unwrap(
-        &self,
-        id: Id,
-        nonce: [u8; NONCE_LEN],
-        mut wrapped: [u8; WRAPPED_LEN],
-    ) -> Result<SubjectKey, KeyError> {
-        let nonce = Nonce::assume_unique_for_key(nonce);
+    fn unwrap(&self, id: Id, wrapped: Wrapped) -> Result<SubjectKey, KeyError> {
+        let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
+        let mut wrapped = wrapped.key;
         let opened = self
             .wrapping
             .open_in_place(nonce, Aad::from(id.0), &mut wrapped)
@@ -339,16 +385,32 @@ impl KeyStore {
     }
 }
 
-impl Subjects {
-    /// Writes an entry behind the last and syncs it.
-    fn append(&mut self, entry: &[u8]) -> io::Result<()> {
-        let written = self.file.write_at(entry, self.len).and_then(|()| self.file.sync_data());
-        // Whether the entry is there is for the next start to say.
-        self.failed = written.is_err();
-        written?;
-        self.len += entry.len() as u64;
-        Ok(())
+/// Why no subject was made.
+enum WriteError {
+    Key(KeyError),
+    Write(Failure),
+}
+
+impl From<KeyError> for WriteError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
     }
+}
+
+impl From<Failure> for WriteError {
+    fn from(failure: Failure) -> Self {
+        Self::Write(failure)
+    }
+}
+
+/// Keys the hashes of slots: made from both secrets that the slots need.
+fn slot_key(references: &Secret32, wrapping: &Secret32) -> Secret32 {
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(references.expose());
+    both[32..].copy_from_slice(wrapping.expose());
+    let key = Secret32::new(blake3::derive_key(SLOT_CONTEXT, &both));
+    both.zeroize();
+    key
 }
 
 fn open_secret(
@@ -393,180 +455,5 @@ fn decode_secret(bytes: &[u8]) -> Option<Secret32> {
     fields[8..].try_into().ok().map(Secret32::new)
 }
 
-fn entry(id: Id, tag: &[u8; 32], nonce: &[u8; NONCE_LEN], wrapped: &[u8; WRAPPED_LEN]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(ENTRY_LEN);
-    out.extend_from_slice(&id.0);
-    out.extend_from_slice(tag);
-    out.extend_from_slice(nonce);
-    out.extend_from_slice(wrapped);
-    let hash = blake3::derive_key(ENTRY_CONTEXT, &out);
-    out.extend_from_slice(&hash);
-    out
-}
-
-fn open_subjects(disk: &dyn Disk, dir: &Path, expect: Expect) -> Result<Subjects, KeyError> {
-    let part = Part::Subjects;
-    let path = dir.join(part.file_name());
-    if !disk.exists(&path).map_err(part.io(dir))? {
-        match expect {
-            Expect::Existing => return Err(part.missing(dir)),
-            Expect::MayBeNew => {
-                disk::write_atomically(disk, &path, SUBJECTS_MAGIC, Privacy::Private)
-                    .map_err(part.io(dir))?;
-            }
-        }
-    }
-    let file = disk.open(&path, Open::Write).map_err(part.io(dir))?;
-    let mut subjects = Subjects {
-        file,
-        len: SUBJECTS_MAGIC.len() as u64,
-        by_tag: HashMap::new(),
-        by_id: HashMap::new(),
-        failed: false,
-    };
-    let bytes = disk.read(&path, u64::MAX).map_err(part.io(dir))?;
-    let entries = bytes.strip_prefix(SUBJECTS_MAGIC).ok_or_else(|| part.damaged(dir))?;
-    let mut chunks = entries.chunks(ENTRY_LEN).peekable();
-    while let Some(bytes) = chunks.next() {
-        match (subjects.take(bytes), chunks.peek()) {
-            (Some(()), _) => (),
-            (None, Some(_)) => return Err(part.damaged(dir)),
-            // The last one, not whole: no one ever got this subject.
-            (None, None) => {
-                let kept = dir.join("subjects.store.cut");
-                disk::write_atomically(disk, &kept, bytes, Privacy::Private)
-                    .map_err(part.io(dir))?;
-                subjects.file.set_len(subjects.len).map_err(part.io(dir))?;
-            }
-        }
-    }
-    // What was read may stand in memory only; from here on it is handed out.
-    subjects.file.sync_all().map_err(part.io(dir))?;
-    Ok(subjects)
-}
-
-impl Subjects {
-    /// Takes in one entry of the file; none if it is not whole.
-    fn take(&mut self, bytes: &[u8]) -> Option<()> {
-        let bytes: &[u8; ENTRY_LEN] = bytes.try_into().ok()?;
-        let (fields, hash) = bytes.split_at(ENTRY_LEN - 32);
-        if blake3::derive_key(ENTRY_CONTEXT, fields) != hash {
-            return None;
-        }
-        let (id, rest) = fields.split_first_chunk()?;
-        let (tag, rest) = rest.split_first_chunk()?;
-        let (nonce, rest) = rest.split_first_chunk()?;
-        let wrapped = rest.first_chunk()?;
-        self.by_tag.insert(*tag, Id(*id));
-        self.by_id.insert(Id(*id), (*nonce, *wrapped));
-        self.len += ENTRY_LEN as u64;
-        Some(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-    use crate::disk::MemoryDisk;
-
-    #[derive(Default)]
-    struct Counter(AtomicU64);
-
-    impl Entropy for Counter {
-        fn fill(&self, out: &mut [u8]) {
-            let seed = self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-            blake3::Hasher::new().update(&seed).finalize_xof().fill(out);
-        }
-    }
-
-    fn open(disk: &MemoryDisk, expect: Expect) -> Result<KeyStore, KeyError> {
-        let entropy = Arc::new(Counter::default());
-        KeyStore::open(Arc::new(disk.clone()), Path::new("/keys"), entropy, expect)
-    }
-
-    #[test]
-    fn secrets_and_subjects_are_the_same_after_a_restart() {
-        let disk = MemoryDisk::default();
-        let store = open(&disk, Expect::MayBeNew).unwrap();
-        let secret = store.secret(SecretName::ApiKeys).unwrap();
-        let made = store.subject_for("bank", "alice").unwrap();
-        let other = store.subject_for("bank2", "alice").unwrap();
-        assert_ne!(made.id, other.id);
-        drop(store);
-        let store = open(&disk, Expect::Existing).unwrap();
-        assert_eq!(store.secret(SecretName::ApiKeys).unwrap().expose(), secret.expose());
-        let found = store.subject_for("bank", "alice").unwrap();
-        assert_eq!((found.id, found.key.expose()), (made.id, made.key.expose()));
-        assert_eq!(store.find_subject("bank", "alice"), Some(made.id));
-        assert_eq!(store.find_subject("ban", "kalice"), None);
-        let by_id = store.subject_key(other.id).unwrap().unwrap();
-        assert_eq!(by_id.key.expose(), other.key.expose());
-        assert!(store.subject_key(Id([7; 16])).unwrap().is_none());
-    }
-
-    #[test]
-    fn no_file_holds_a_reference_or_a_subjects_key_as_it_is() {
-        let disk = MemoryDisk::default();
-        let store = open(&disk, Expect::MayBeNew).unwrap();
-        let made = store.subject_for("service-provider", "alice@example.org").unwrap();
-        let contains = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).any(|w| w == what);
-        for (path, bytes) in disk.files() {
-            assert!(!contains(&bytes, b"alice"), "{}", path.display());
-            assert!(!contains(&bytes, made.key.expose()), "{}", path.display());
-        }
-        assert_eq!(format!("{:?}", made.key), "[redacted]");
-    }
-
-    #[test]
-    fn a_missing_or_changed_file_is_named_where_the_log_has_records() {
-        let full = MemoryDisk::default();
-        open(&full, Expect::MayBeNew).unwrap().subject_for("bank", "alice").unwrap();
-        for path in full.files().keys() {
-            let without = MemoryDisk::default();
-            let changed = MemoryDisk::default();
-            for (other, mut bytes) in full.files() {
-                if &other != path {
-                    without.put_file(&other, bytes.clone());
-                } else {
-                    bytes[0] ^= 1;
-                }
-                changed.put_file(&other, bytes);
-            }
-            let missing = open(&without, Expect::Existing).err().unwrap();
-            assert!(matches!(missing, KeyError::Missing { path: p, .. } if &p == path));
-            let damaged = open(&changed, Expect::Existing).err().unwrap();
-            assert!(matches!(damaged, KeyError::Damaged { path: p, .. } if &p == path));
-        }
-    }
-
-    #[test]
-    fn a_subject_cut_off_at_any_byte_is_as_if_never_made() {
-        let disk = MemoryDisk::default();
-        let store = open(&disk, Expect::MayBeNew).unwrap();
-        let first = store.subject_for("bank", "alice").unwrap();
-        store.subject_for("bank", "bob").unwrap();
-        let path = Path::new("/keys/subjects.store");
-        let whole = disk.files()[path].clone();
-        for cut in whole.len() - ENTRY_LEN..whole.len() {
-            disk.put_file(path, whole[..cut].to_vec());
-            let store = open(&disk, Expect::Existing).unwrap();
-            assert_eq!(store.find_subject("bank", "alice"), Some(first.id));
-            assert_eq!(store.find_subject("bank", "bob"), None);
-            let again = store.subject_for("bank", "bob").unwrap();
-            let store = open(&disk, Expect::Existing).unwrap();
-            assert_eq!(store.find_subject("bank", "bob"), Some(again.id));
-        }
-    }
-
-    #[test]
-    fn a_subject_whose_sync_failed_is_not_handed_out_and_nothing_more_is_written() {
-        let disk = MemoryDisk::default();
-        let store = open(&disk, Expect::MayBeNew).unwrap();
-        disk.fail_syncs_after(0);
-        assert!(matches!(store.subject_for("bank", "alice"), Err(KeyError::Io { .. })));
-        assert!(matches!(store.subject_for("bank", "alice"), Err(KeyError::Failed)));
-        assert_eq!(store.find_subject("bank", "alice"), None);
-    }
-}
+mod tests;

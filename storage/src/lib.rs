@@ -1,5 +1,6 @@
 //! The log on disk: record format, journal, sequencer, sled, recovery.
 
+pub mod audit;
 mod behind;
 pub mod block;
 mod catchup;
@@ -9,6 +10,7 @@ mod database;
 mod deadlines;
 pub mod disk;
 pub mod fold;
+mod folder;
 pub mod journal;
 pub mod keys;
 pub mod lock;
@@ -17,6 +19,7 @@ mod marker;
 pub mod memory;
 pub mod open;
 pub mod reader;
+mod rebuild;
 pub mod record;
 pub mod sequencer;
 mod snapshot;

@@ -59,6 +59,43 @@ impl FolderLock {
     }
 }
 
+/// Keeps servers off a data folder while it is read, until dropped. Changes nothing.
+#[derive(Debug)]
+pub struct ReadLock {
+    _file: File,
+}
+
+impl ReadLock {
+    /// Takes a share of the lock of `dir`, beside other readers; none where there
+    /// is no lock file, or not for this user: then nobody can be kept off.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Held`] while a server has it.
+    pub fn share(dir: &Path) -> Result<Option<Self>, LockError> {
+        let path = dir.join("lock");
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(source) => return Err(LockError::Io { path, source }),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => {
+                Err(LockError::Held { dir: dir.to_path_buf(), pid: read_pid(&mut file) })
+            }
+            Err(TryLockError::Error(source)) => Err(LockError::Io { path, source }),
+        }
+    }
+}
+
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
@@ -78,6 +115,19 @@ mod tests {
         };
         assert_eq!(pid, Some(std::process::id()));
         drop(first);
+        FolderLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn readers_share_a_folder_that_no_server_has() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(ReadLock::share(dir.path()).unwrap().is_none(), "nothing is made");
+        let server = FolderLock::take(dir.path()).unwrap();
+        assert!(matches!(ReadLock::share(dir.path()), Err(LockError::Held { .. })));
+        drop(server);
+        let readers = [(); 2].map(|()| ReadLock::share(dir.path()).unwrap().unwrap());
+        assert!(matches!(FolderLock::take(dir.path()), Err(LockError::Held { .. })));
+        drop(readers);
         FolderLock::take(dir.path()).unwrap();
     }
 

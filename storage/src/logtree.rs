@@ -155,6 +155,13 @@ pub(crate) fn block_with(
     Ok(Some(block))
 }
 
+/// The block under a key, checked by itself.
+pub(crate) fn checked_block(key: &[u8], value: &[u8]) -> Result<Block, TreeError> {
+    let (_, block) = block_of(key, value)?;
+    block.check().map_err(|_| TreeError::Damaged(block.first.0))?;
+    Ok(block)
+}
+
 fn key_of(first: Position) -> [u8; 8] {
     first.0.to_be_bytes()
 }

@@ -8,11 +8,17 @@
 //! Four lines of text: `keytrail store 1`, `boot …`, `state …` (the
 //! STATE_VERSION of the rules) and `stop clean` or `stop none`.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::disk::{self, Privacy};
+use crate::folder::Folder;
 
 const FIRST_LINE: &str = "keytrail store 1";
+
+/// Longer than any marker, in bytes.
+const LEN_MAX: u64 = 4_096;
 
 /// What the marker says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +32,10 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// The marker in `store`; none if there is none that can be read.
-    pub(crate) fn read(store: &Path) -> Option<Self> {
-        let text = fs::read_to_string(path(store)).ok()?;
+    /// The marker in `folder`; none if there is none that can be read.
+    pub(crate) fn read(folder: &Folder) -> Option<Self> {
+        let bytes = folder.disk.read(&path(folder), LEN_MAX).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
         let mut lines = text.lines();
         if lines.next()? != FIRST_LINE {
             return None;
@@ -43,19 +50,15 @@ impl Marker {
         Some(Self { boot_id, state_version, clean })
     }
 
-    /// Replaces the marker in `store`, durably.
-    pub(crate) fn write(&self, store: &Path) -> io::Result<()> {
+    /// Replaces the marker in `folder`, durably.
+    pub(crate) fn write(&self, folder: &Folder) -> io::Result<()> {
         let stop = if self.clean { "clean" } else { "none" };
-        let draft = store.join("marker.draft");
-        let mut file = File::create(&draft)?;
         let text = format!(
             "{FIRST_LINE}\nboot {}\nstate {}\nstop {stop}\n",
             self.boot_id, self.state_version
         );
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(draft, path(store))?;
-        File::open(store)?.sync_all()
+        let disk = folder.disk.as_ref();
+        disk::write_atomically(disk, &path(folder), text.as_bytes(), Privacy::Shared)
     }
 
     /// Why state under this marker is not to be trusted; none if it is.
@@ -70,22 +73,12 @@ impl Marker {
     }
 }
 
-/// Where damage is noted.
-pub(crate) fn damage_note(store: &Path) -> PathBuf {
-    store.join("damaged")
-}
-
-/// Where a suspension of time-made events is noted.
-pub(crate) fn suspension_note(store: &Path) -> PathBuf {
-    store.join("clock-suspended")
-}
-
 /// Names the running kernel; empty where it has no name, which trusts nothing.
 pub(crate) fn kernel_boot_id() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
 }
 
-fn path(store: &Path) -> PathBuf {
-    store.join("marker")
+fn path(folder: &Folder) -> PathBuf {
+    folder.dir.join("marker")
 }

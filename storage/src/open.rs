@@ -13,9 +13,10 @@
 //! 3. The journal is opened, with sled's copy of the log as a witness: what
 //!    sled holds was acknowledged, so the journal must have it, or get it back.
 //! 4. sled's copy must lie on the journal's chain, else it is set aside.
-//! 5. State is trusted after a clean stop or under the same boot id, and if it
+//! 5. The key store must have every subject that it had when state was written.
+//! 6. State is trusted after a clean stop or under the same boot id, and if it
 //!    adds up; else it is made again, from a snapshot or from the first record.
-//! 6. Both trees are caught up from the journal.
+//! 7. Both trees are caught up from the journal.
 //!
 //! Start reading at [`Store::open`].
 
@@ -34,6 +35,7 @@ use crate::block::{BlockLog, Head, genesis};
 use crate::catchup::{self, CatchUp};
 use crate::database::{self, Database, DatabaseError};
 use crate::disk::{Disk, Privacy, RealDisk};
+use crate::folder::{Folder, Note};
 use crate::journal::{self, Item, Journal, JournalReader, KnownHead, NoWitness, Recovery, Witness};
 use crate::keys::{Expect, KeyError, KeyStore};
 use crate::lock::{FolderLock, LockError};
@@ -45,6 +47,7 @@ use crate::state::{Layers, Meta, StateReader};
 use crate::trouble::{Trouble, guarded};
 
 pub use crate::fold::StateDigest;
+pub use crate::rebuild::{Rebuilt, rebuild};
 pub use crate::trouble::Fatal;
 
 /// State with more entries is not added up before the store serves, but by a
@@ -61,7 +64,7 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Unpredictable bytes.
     pub entropy: Arc<dyn Entropy>,
-    /// What journal and key store are written to.
+    /// What everything but sled and the lock is written to.
     pub disk: Arc<dyn Disk>,
     /// How the journal is opened.
     pub journal: journal::Options,
@@ -86,6 +89,17 @@ pub struct Options {
     /// How often the writer is woken to look at clock and deadlines, in
     /// milliseconds; none where only commands and [`Handle::sweep`] wake it.
     pub tick_ms: Option<u64>,
+    /// Whether the writer looks at clock and deadlines at all. Not while the
+    /// store is only rebuilt: the log must get no record then.
+    pub time_acts: bool,
+    /// Bytes that must be free around `store/` for a command to be accepted;
+    /// below, the store is read-only, and below a quarter of it nothing is
+    /// written to sled any more, nor can the folder be opened.
+    pub space_margin: u64,
+    /// Goes on with a key store that lacks keys, where no copy has them: what was
+    /// sealed under them can never be read again. Once accepted, it is not asked
+    /// for again.
+    pub accept_lost_keys: bool,
     /// Names the running kernel; none to ask it.
     pub boot_id: Option<String>,
     /// Called when the process must not go on.
@@ -115,7 +129,10 @@ impl Options {
             lag_bytes_max: 256 << 20,
             snapshot_every: 1 << 20,
             suspend_after_gap_s: None,
+            space_margin: 256 << 20,
+            accept_lost_keys: false,
             tick_ms: Some(200),
+            time_acts: true,
             boot_id: None,
             fatal: Arc::new(|message| {
                 eprintln!("keytrail: {message}");
@@ -123,6 +140,13 @@ impl Options {
             }),
             progress: None,
         }
+    }
+}
+
+impl Options {
+    /// The folder `store/` in `dir`.
+    pub(crate) fn folder(&self, dir: &Path) -> Folder {
+        Folder { disk: Arc::clone(&self.disk), dir: dir.to_owned(), margin: self.space_margin }
     }
 }
 
@@ -141,6 +165,13 @@ pub struct OpenReport {
     pub replayed: u64,
     /// Records copied to sled from the journal.
     pub copied: u64,
+    /// Slots of the key store that one of its two files gave back to the other.
+    pub keys_repaired: u64,
+    /// Subjects that the key store once had and lacks now; their loss was accepted.
+    pub lost_subjects: u64,
+    /// Among the records folded or copied: those sealed for a subject that the
+    /// key store has never had. They cannot be read.
+    pub unknown_subjects: u64,
 }
 
 /// Why a folder cannot be opened. The text says what to do.
@@ -163,6 +194,26 @@ pub enum OpenError {
         /// Why it failed.
         #[source]
         source: io::Error,
+    },
+    /// The key store has fewer subjects than it had: it is older than the log.
+    #[error("{} holds the keys of {has} users, and there were {needed}: put back the newest copy of the folder keys/", dir.display())]
+    KeysLost {
+        /// The folder `keys/`.
+        dir: PathBuf,
+        /// Subjects that it has, erased ones included.
+        has: u64,
+        /// Subjects that it had.
+        needed: u64,
+    },
+    /// Too little space is left to go on safely. Nothing has changed.
+    #[error("{free} bytes are free around {}, and {needed} are needed to open it: make space, or move the data folder to a larger disk", dir.display())]
+    NoSpace {
+        /// The folder `store/`.
+        dir: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be.
+        needed: u64,
     },
     /// The log does not read as one unbroken chain.
     #[error("the log is damaged at position {}: {why}; put back a copy of the folder `log`", position.0)]
@@ -194,7 +245,7 @@ pub struct Store<M: Machine> {
     pub report: OpenReport,
     running: Running<M>,
     // Given up last, after the threads have ended.
-    _lock: FolderLock,
+    _lock: Arc<FolderLock>,
 }
 
 impl<M: Machine> Store<M> {
@@ -205,14 +256,26 @@ impl<M: Machine> Store<M> {
     ///
     /// [`OpenError`]; the folder may be opened again after what it asks for.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(dir).map_err(io_error("make", dir))?;
+        let lock = Arc::new(FolderLock::take(dir)?);
+        Self::open_under(lock, dir, options)
+    }
+
+    /// As [`Store::open`], under a lock of `dir` that is held already.
+    pub(crate) fn open_under(
+        lock: Arc<FolderLock>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<Self, OpenError> {
         let disk = Arc::clone(&options.disk);
         let (log_dir, store_dir) = (dir.join("log"), dir.join("store"));
-        for part in [dir, &store_dir] {
-            std::fs::create_dir_all(part).map_err(io_error("make", part))?;
+        std::fs::create_dir_all(&store_dir).map_err(io_error("make", &store_dir))?;
+        for part in [&log_dir, &store_dir] {
+            disk.create_dir(part, Privacy::Shared).map_err(io_error("make", part))?;
         }
-        disk.create_dir(&log_dir, Privacy::Shared).map_err(io_error("make", &log_dir))?;
         disk.sync_dir(dir).map_err(io_error("sync", dir))?;
-        let lock = FolderLock::take(dir)?;
+        let folder = options.folder(&store_dir);
+        catchup::enough_space(&folder)?;
         let origin = journal::read_origin(&*disk, &log_dir)?;
         let origin = origin.unwrap_or_else(|| options.origin.clone());
         let mut report = OpenReport::default();
@@ -233,14 +296,17 @@ impl<M: Machine> Store<M> {
         let expect = if journal.head().size == 0 { Expect::MayBeNew } else { Expect::Existing };
         let keys = dir.join("keys");
         let keys = KeyStore::open(Arc::clone(&disk), &keys, Arc::clone(&options.entropy), expect)?;
+        report.keys_repaired = keys.repaired();
+        let keys = Arc::new(keys);
         let fallback = Box::new(JournalFallback { disk, dir: log_dir });
-        let running =
-            Running::start(&store_dir, opened, journal, &origin, fallback, &options, &mut report)?;
+        let held = Some(Arc::clone(&keys));
+        let source = Source { log: journal, origin: &origin, fallback, keys: held };
+        let running = Running::start(&folder, opened, source, &options, &mut report)?;
         Ok(Self {
             handle: running.handle.clone(),
             state: running.state.clone(),
             log: running.log.clone(),
-            keys: Arc::new(keys),
+            keys,
             origin,
             report,
             running,
@@ -277,46 +343,13 @@ impl<M: Machine> Store<M> {
     }
 }
 
-/// What [`rebuild`] did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// The log's size: both digests stand for it.
-    pub position: Position,
-    /// Digest of the state that was there.
-    pub before: StateDigest,
-    /// Digest of the state made from the log alone.
-    pub after: StateDigest,
-    /// What opening found and did the second time.
-    pub report: OpenReport,
-}
-
-/// Deletes everything derived in the folder `dir` and makes it again from the
-/// log. The store must not be open.
-///
-/// # Errors
-///
-/// [`OpenError`].
-pub fn rebuild<M: Machine>(dir: &Path, options: &Options) -> Result<Rebuilt, OpenError> {
-    let (_, before, _) = digest_of::<M>(dir, options)?;
-    let store = dir.join("store");
-    std::fs::remove_dir_all(&store).map_err(io_error("delete", &store))?;
-    let (position, after, report) = digest_of::<M>(dir, options)?;
-    Ok(Rebuilt { position, before, after, report })
-}
-
-/// Opens, takes the digest, stops cleanly.
-fn digest_of<M: Machine>(
-    dir: &Path,
-    options: &Options,
-) -> Result<(Position, StateDigest, OpenReport), OpenError> {
-    // Nothing may happen by itself between the two digests.
-    let quiet = Options { tick_ms: None, ..options.clone() };
-    let store = Store::<M>::open(dir, quiet)?;
-    let stopped = |_| OpenError::Store("the writer has stopped".into());
-    let (position, digest) = store.digest().map_err(stopped)?;
-    let report = store.report.clone();
-    store.close().map_err(stopped)?;
-    Ok((position, digest, report))
+/// What a store is made from.
+pub(crate) struct Source<'a, L> {
+    pub(crate) log: L,
+    pub(crate) origin: &'a str,
+    pub(crate) fallback: Box<dyn Fallback>,
+    /// None where a test has none.
+    pub(crate) keys: Option<Arc<KeyStore>>,
 }
 
 /// The threads and what they share.
@@ -330,20 +363,22 @@ pub(crate) struct Running<M: Machine> {
 }
 
 impl<M: Machine> Running<M> {
-    /// Brings the store in `store_dir` to where `log` stands, and starts.
+    /// Brings the store in `folder` to where `log` stands, and starts.
     pub(crate) fn start<L: BlockLog + 'static>(
-        store_dir: &Path,
+        folder: &Folder,
         opened: Option<Database>,
-        log: L,
-        origin: &str,
-        fallback: Box<dyn Fallback>,
+        source: Source<'_, L>,
         options: &Options,
         report: &mut OpenReport,
     ) -> Result<Self, OpenError> {
+        let Source { log, origin, fallback, keys } = source;
         let genesis = genesis(origin);
         let boot_id = options.boot_id.clone().unwrap_or_else(marker::kernel_boot_id);
-        let found = Marker::read(store_dir);
-        let mut database = agree(store_dir, opened, &log, genesis, options, report)?;
+        let found = Marker::read(folder);
+        let mut database = agree(folder, opened, &log, genesis, options, report)?;
+        if let Some(keys) = &keys {
+            enough_keys(keys, folder, &log, genesis, &mut database, options, report)?;
+        }
         let running = Marker { boot_id, state_version: M::STATE_VERSION, clean: false };
         let distrust = match &found {
             Some(found) => found.distrust(&running.boot_id, M::STATE_VERSION),
@@ -351,24 +386,24 @@ impl<M: Machine> Running<M> {
         };
         let usable = usable_state(&log, genesis, &database, distrust, M::STATE_VERSION)?;
         // Durable before the first write to sled: a clean stop is over now.
-        running.write(store_dir).map_err(io_error("write the marker in", store_dir))?;
-        let trouble =
-            Arc::new(Trouble::new(Arc::clone(&options.fatal), marker::damage_note(store_dir)));
+        running.write(folder).map_err(io_error("write the marker in", &folder.dir))?;
+        let trouble = Arc::new(Trouble::new(Arc::clone(&options.fatal), folder.clone()));
         let meta = match usable {
             Ok(meta) => meta,
             Err(why) => {
                 report.state_remade = Some(why);
-                remake_state::<M>(store_dir, &log, genesis, &mut database, report)?
+                remake_state::<M>(folder, &log, genesis, &mut database, report)?
             }
         };
         let checked_late = report.state_remade.is_none() && meta.entries > ADD_UP_MAX;
-        let behind =
-            Self::behind(store_dir, database, meta, options, &trouble, running, checked_late);
-        Self::spawn(store_dir, behind, log, fallback, options, trouble, report)
+        let mut behind =
+            Self::behind(folder, database, meta, options, &trouble, running, checked_late);
+        behind.keys = keys;
+        Self::spawn(folder, behind, log, fallback, options, trouble, report)
     }
 
     fn behind(
-        store_dir: &Path,
+        folder: &Folder,
         database: Database,
         meta: Meta,
         options: &Options,
@@ -379,28 +414,29 @@ impl<M: Machine> Running<M> {
         let position = Position(meta.position);
         let layers =
             Layers::new(database.state.clone(), position, options.cache_bytes, Arc::clone(trouble));
-        let latest = crate::snapshot::all(store_dir).ok().and_then(|mut all| all.pop());
-        let dir = store_dir.to_owned();
+        let latest = crate::snapshot::all(folder).ok().and_then(|mut all| all.pop());
+        let marked = folder.clone();
         Behind {
             db: database.db,
             log_tree: database.log_tree,
-            dir: dir.clone(),
+            folder: folder.clone(),
             queue: Arc::new(Queue::new()),
             layers: Arc::new(layers),
             recent: Arc::new(RecentRecords::default()),
             log: database.log,
             meta,
             trouble: Arc::clone(trouble),
+            keys: None,
             snapshot_every: options.snapshot_every.max(1),
             snapshot_at: latest.map_or(0, |(position, _)| position),
             snapshot_now: checked_late,
             taking: None,
-            mark_clean: Box::new(move || Marker { clean: true, ..running }.write(&dir)),
+            mark_clean: Box::new(move || Marker { clean: true, ..running }.write(&marked)),
         }
     }
 
     fn spawn<L: BlockLog + 'static>(
-        store_dir: &Path,
+        folder: &Folder,
         mut behind: Behind<M>,
         log: L,
         fallback: Box<dyn Fallback>,
@@ -412,8 +448,7 @@ impl<M: Machine> Running<M> {
         catch_up.run(&mut behind, report)?;
         let head = log.head();
         let last_time = catchup::last_time(&log)?;
-        let suspension_note = marker::suspension_note(store_dir);
-        let suspended = suspended(options, &suspension_note, head, last_time);
+        let suspended = suspended(options, folder, head, last_time)?;
         let state = StateReader { layers: Arc::clone(&behind.layers) };
         let (head_sender, head_watch) = watch::channel(head);
         let recent = Arc::clone(&behind.recent);
@@ -430,8 +465,9 @@ impl<M: Machine> Running<M> {
             clock: Arc::clone(&options.clock),
             entropy: Arc::clone(&options.entropy),
             trouble,
-            suspension_note,
+            folder: folder.clone(),
             suspended,
+            time_acts: options.time_acts,
             queue_max: options.queue_max,
             lag_max: Lag { records: options.lag_max.max(1), bytes: options.lag_bytes_max.max(1) },
         });
@@ -481,16 +517,22 @@ fn start_ticker<M: Machine>(handle: &Handle<M>, tick_ms: u64) -> Result<JoinHand
 }
 
 /// Whether time-made events are suspended from the start.
-fn suspended(options: &Options, note: &PathBuf, head: Head, last_time: Micros) -> bool {
-    let noted = note.exists();
+fn suspended(
+    options: &Options,
+    folder: &Folder,
+    head: Head,
+    last_time: Micros,
+) -> Result<bool, OpenError> {
+    let noted = folder.note(Note::Suspension).map_err(io_error("read notes in", &folder.dir))?;
+    let noted = noted.is_some();
     let late = options
         .suspend_after_gap_s
         .is_some_and(|gap_s| head.size > 0 && options.clock.wall() > last_time.plus_s(gap_s));
     if late && !noted {
         tracing::warn!("the last record is old: what time alone makes happen is suspended");
-        note_suspension(note);
+        note_suspension(folder);
     }
-    noted || late
+    Ok(noted || late)
 }
 
 /// Opens the database, or sets it aside; none if there was one and it is gone.
@@ -521,16 +563,16 @@ fn put_aside(store_dir: &Path, why: String, report: &mut OpenReport) -> Result<(
 
 /// A database that lies on the log's chain: the one that is open, or a new one.
 fn agree(
-    store_dir: &Path,
+    folder: &Folder,
     opened: Option<Database>,
     log: &dyn BlockLog,
     genesis: [u8; 32],
     options: &Options,
     report: &mut OpenReport,
 ) -> Result<Database, OpenError> {
-    let note = marker::damage_note(store_dir);
+    let store_dir = folder.dir.as_path();
     if let Some(database) = opened {
-        let noted = std::fs::read_to_string(&note).ok();
+        let noted = folder.note(Note::Damage).map_err(io_error("read notes in", store_dir))?;
         match noted.map_or_else(|| disagreement(log, genesis, &database), |why| Ok(Some(why)))? {
             None => return Ok(database),
             Some(why) => {
@@ -542,12 +584,8 @@ fn agree(
     let unusable = || OpenError::Store("a new sled folder does not open".into());
     let database = open_database(store_dir, options, genesis, report)?.ok_or_else(unusable)?;
     // Only now: until the new folder is there, the note is still true.
-    match std::fs::remove_file(&note) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("delete", &note)(error))
-        }
-        Ok(()) | Err(_) => Ok(database),
-    }
+    folder.remove_note(Note::Damage).map_err(io_error("delete a note in", store_dir))?;
+    Ok(database)
 }
 
 /// Why sled's copy of the log does not belong to `log`; none if it does.
@@ -562,6 +600,45 @@ fn disagreement(
     } else {
         Some(format!("its copy of the log, of {} records, is of another log", copy.size))
     })
+}
+
+/// An error if the key store lacks subjects that it had when state, or a
+/// snapshot of it, was written.
+fn enough_keys(
+    keys: &KeyStore,
+    folder: &Folder,
+    log: &dyn BlockLog,
+    genesis: [u8; 32],
+    database: &mut Database,
+    options: &Options,
+    report: &mut OpenReport,
+) -> Result<(), OpenError> {
+    let has = keys.subjects_made();
+    let on_chain = |position, chain| {
+        catchup::chain_before(log, genesis, position).map(|found| found == Some(chain))
+    };
+    let mut needed = has;
+    if let Some(meta) = &database.meta
+        && on_chain(meta.position, meta.chain)?
+    {
+        needed = needed.max(meta.subjects);
+    }
+    let snapshots = crate::snapshot::all(folder).map_err(io_error("list", &folder.dir))?;
+    for (_, path) in snapshots {
+        let Ok(stand) = crate::snapshot::stand_of(folder.disk.as_ref(), &path) else { continue };
+        if stand.subjects <= has || !on_chain(stand.position, stand.chain)? {
+            continue;
+        }
+        needed = needed.max(stand.subjects);
+        if options.accept_lost_keys {
+            folder.disk.remove(&path).map_err(io_error("delete", &path))?;
+        }
+    }
+    report.lost_subjects = needed - has;
+    if needed > has && !options.accept_lost_keys {
+        return Err(OpenError::KeysLost { dir: keys.dir().to_owned(), has, needed });
+    }
+    database.expect_subjects(has).map_err(OpenError::Store)
 }
 
 /// What the state tree reflects, or why it cannot be used.
@@ -593,23 +670,25 @@ fn usable_state(
 
 /// Empties state and fills it from the newest snapshot that can be used.
 fn remake_state<M: Machine>(
-    store_dir: &Path,
+    folder: &Folder,
     log: &dyn BlockLog,
     genesis: [u8; 32],
     database: &mut Database,
     report: &mut OpenReport,
 ) -> Result<Meta, OpenError> {
-    let mut snapshots = crate::snapshot::all(store_dir).map_err(io_error("list", store_dir))?;
+    let disk = folder.disk.as_ref();
+    let mut snapshots = crate::snapshot::all(folder).map_err(io_error("list", &folder.dir))?;
     while let Some((_, path)) = snapshots.pop() {
         database.forget_state().map_err(OpenError::Store)?;
-        match catchup::load_snapshot(&path, log, genesis, &database.state, M::STATE_VERSION)? {
+        match catchup::load_snapshot(disk, &path, log, genesis, &database.state, M::STATE_VERSION)?
+        {
             Ok(meta) => {
                 report.from_snapshot = Some(Position(meta.position));
                 return Ok(meta);
             }
             Err(why) => {
                 tracing::warn!(path = %path.display(), "a snapshot of state is dropped: {why}");
-                std::fs::remove_file(&path).map_err(io_error("delete", &path))?;
+                disk.remove(&path).map_err(io_error("delete", &path))?;
             }
         }
     }
@@ -617,7 +696,10 @@ fn remake_state<M: Machine>(
     Ok(Meta::empty(M::STATE_VERSION, genesis))
 }
 
-fn io_error<'a>(verb: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+pub(crate) fn io_error<'a>(
+    verb: &'a str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> OpenError + 'a {
     move |source| OpenError::Io { what: format!("cannot {verb} {}", path.display()), source }
 }
 

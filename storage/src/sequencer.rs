@@ -13,7 +13,6 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -27,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::behind::{Group, Lag, Queue};
 use crate::block::{AppendError, Block, BlockLog, GROUP_BYTES_MAX, Head};
 use crate::deadlines::Deadlines;
+use crate::folder::{Folder, Note};
 use crate::reader::{Recent, RecentRecords};
 use crate::state::StateReader;
 use crate::trouble::{Trouble, panic_text};
@@ -185,7 +185,10 @@ impl<M: Machine> Handle<M> {
         self.shared.suspended.load(Ordering::Relaxed)
     }
 
-    /// Whether the last group found no space.
+    /// Whether commands are refused because space is short: the last group found
+    /// none, or less is free than [`Options::space_margin`].
+    ///
+    /// [`Options::space_margin`]: crate::open::Options::space_margin
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.shared.read_only.load(Ordering::Relaxed)
@@ -312,9 +315,10 @@ pub(crate) struct Parts<M: Machine, L: BlockLog> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) trouble: Arc<Trouble>,
-    /// There while time-made events are suspended, across restarts.
-    pub(crate) suspension_note: PathBuf,
+    pub(crate) folder: Folder,
     pub(crate) suspended: bool,
+    /// Whether clock and deadlines are looked at.
+    pub(crate) time_acts: bool,
     pub(crate) queue_max: usize,
     pub(crate) lag_max: Lag,
 }
@@ -332,6 +336,7 @@ pub(crate) fn writer<M: Machine, L: BlockLog>(parts: Parts<M, L>) -> (Handle<M>,
         head,
         deadlines: Deadlines::of(&parts.state),
         seen: Seen { wall: parts.clock.wall(), monotonic: parts.clock.monotonic() },
+        low: false,
         stopping: Vec::new(),
         parts,
     };
@@ -348,6 +353,8 @@ pub(crate) struct Writer<M: Machine, L: BlockLog> {
     staging: Staging<M>,
     deadlines: Deadlines<M>,
     seen: Seen,
+    /// Less is free than the margin.
+    low: bool,
     /// Who asked for a stop.
     stopping: Vec<oneshot::Sender<()>>,
 }
@@ -433,6 +440,7 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
             commands: 0,
             seen_before: self.seen,
         };
+        self.watch_space();
         self.watch_clock();
         self.stage_due(&mut answers);
         self.take(first, &mut answers);
@@ -449,12 +457,20 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
             self.settle(&[]);
             return self.answer(answers);
         }
+        if self.low {
+            return self.no_space(answers);
+        }
         match self.parts.log.append(&self.head, &self.staging.block) {
             Ok(head) => {
                 self.publish(head);
                 self.answer(answers);
             }
-            Err(AppendError::Full) => self.no_space(answers),
+            Err(AppendError::Full) => {
+                if !self.shared.read_only.swap(true, Ordering::Relaxed) {
+                    tracing::error!("no space left for the log: read-only until there is");
+                }
+                self.no_space(answers);
+            }
             // Never tried again: a second sync may succeed without having written
             // anything, another writer would fork the log, and a block that the
             // log calls malformed is a fault of this code.
@@ -518,6 +534,9 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 
     /// Stages what time makes happen by now.
     fn stage_due(&mut self, answers: &mut Answers<M>) {
+        if !self.parts.time_acts {
+            return;
+        }
         let limit = GROUP_DEADLINES.saturating_sub(answers.deadlines);
         let now = self.staging.time.max(self.parts.clock.wall());
         for key in self.deadlines.take_due(&self.parts.state, now, limit) {
@@ -533,8 +552,32 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
         }
     }
 
+    /// Looks at how much is free, before sled meets a full disk.
+    fn watch_space(&mut self) {
+        // The writer behind may wait for space too.
+        self.parts.behind.look_again();
+        let low = !self.parts.folder.takes_commands();
+        if low == self.low {
+            return;
+        }
+        self.low = low;
+        self.shared.read_only.store(low, Ordering::Relaxed);
+        if low {
+            tracing::error!(
+                free = self.parts.folder.free(),
+                margin = self.parts.folder.margin,
+                "space is short: read-only until there is more"
+            );
+        } else {
+            tracing::warn!("there is space again");
+        }
+    }
+
     /// Compares both clocks; a step of one against the other is an event.
     fn watch_clock(&mut self) {
+        if !self.parts.time_acts {
+            return;
+        }
         let now = Seen { wall: self.parts.clock.wall(), monotonic: self.parts.clock.monotonic() };
         let passed = now.monotonic.0.saturating_sub(self.seen.monotonic.0);
         let expected = Micros(self.seen.wall.0.saturating_add(passed));
@@ -556,15 +599,12 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
     fn suspend(&mut self) {
         tracing::warn!("what time alone makes happen is suspended until the clock is confirmed");
         self.shared.suspended.store(true, Ordering::Relaxed);
-        note_suspension(&self.parts.suspension_note);
+        note_suspension(&self.parts.folder);
     }
 
     fn confirm_clock(&mut self) {
-        match std::fs::remove_file(&self.parts.suspension_note) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "the suspension may come back with the next start");
-            }
-            Ok(()) | Err(_) => (),
+        if let Err(error) = self.parts.folder.remove_note(Note::Suspension) {
+            tracing::warn!(%error, "the suspension may come back with the next start");
         }
         if self.shared.suspended.swap(false, Ordering::Relaxed) {
             self.deadlines.resume(&self.parts.state);
@@ -611,9 +651,6 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 
     /// Nothing was written. Outcomes that rest on the group are void.
     fn no_space(&mut self, answers: Answers<M>) {
-        if !self.shared.read_only.swap(true, Ordering::Relaxed) {
-            tracing::error!("no space left for the log: read-only until there is");
-        }
         self.staging = Staging::after(&self.head, self.staging.durable_time);
         self.deadlines.put_back();
         self.seen = answers.seen_before;
@@ -631,9 +668,8 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
 }
 
 /// Makes the note that suspends time-made events across restarts.
-pub(crate) fn note_suspension(note: &PathBuf) {
-    let made = std::fs::File::create(note).and_then(|file| file.sync_all());
-    if let Err(error) = made {
+pub(crate) fn note_suspension(folder: &Folder) {
+    if let Err(error) = folder.put_note(Note::Suspension, "") {
         tracing::warn!(%error, "the suspension will not outlast this process");
     }
 }

@@ -10,7 +10,8 @@
 //!   8   4  STATE_VERSION of the rules
 //!  12   8  position: all records before it are reflected
 //!  20  32  chain value of the last of them
-//!  52   n  entries in the order of their keys:
+//!  52   8  subjects in the key store then
+//!  60   n  entries in the order of their keys:
 //!          length 4, key, length 4, entry
 //!   n   4  2^32-1: no further entry
 //!   …   8  number of entries
@@ -19,16 +20,17 @@
 //! All big-endian. The name is `snapshot-` and the position in 20 digits.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::disk::{Disk, DiskFile, Open, Privacy};
+use crate::folder::Folder;
 use crate::record::Chain;
 use crate::state::{ENTRY, Meta, entry_sum};
 use crate::trouble::guarded;
 
 const MAGIC: &[u8; 8] = b"KTSTATE1";
-const HEADER_LEN: usize = 52;
+const HEADER_LEN: usize = 60;
 const END: u32 = u32::MAX;
 const PREFIX: &str = "snapshot-";
 
@@ -44,6 +46,7 @@ pub(crate) struct Stand {
     pub(crate) version: u32,
     pub(crate) position: u64,
     pub(crate) chain: Chain,
+    pub(crate) subjects: u64,
 }
 
 /// A snapshot being taken of a tree that changes meanwhile.
@@ -52,9 +55,9 @@ pub(crate) struct Stand {
 /// [`Taking::before_change`] first, which keeps the old value of what has not
 /// been written yet.
 pub(crate) struct Taking {
-    dir: PathBuf,
+    folder: Folder,
     start: Meta,
-    out: Hashing<BufWriter<File>>,
+    out: Hashing<BufWriter<Stream>>,
     /// Keys below are written.
     cursor: Vec<u8>,
     /// Old values, none for no entry, of keys from the cursor on.
@@ -84,15 +87,17 @@ pub(crate) enum SnapshotError {
 
 impl Taking {
     /// Begins a snapshot of a tree that stands at `start`.
-    pub(crate) fn begin(dir: &Path, start: Meta) -> io::Result<Self> {
-        let mut out = Hashing::new(BufWriter::new(File::create(draft_path(dir))?));
+    pub(crate) fn begin(folder: &Folder, start: Meta) -> io::Result<Self> {
+        let draft = folder.disk.open(&draft_path(folder), Open::Replace(Privacy::Shared))?;
+        let mut out = Hashing::new(BufWriter::new(Stream { file: draft, at: 0 }));
         out.put(MAGIC)?;
         out.put(&start.version.to_be_bytes())?;
         out.put(&start.position.to_be_bytes())?;
         out.put(&start.chain)?;
+        out.put(&start.subjects.to_be_bytes())?;
         let written = Meta { entries: 0, sum: 0, ..start };
         let (cursor, old) = (vec![ENTRY], BTreeMap::new());
-        Ok(Self { dir: dir.to_owned(), start, out, cursor, old, written })
+        Ok(Self { folder: folder.clone(), start, out, cursor, old, written })
     }
 
     /// Must be told of each key (with its prefix) before it changes, and its value then.
@@ -160,12 +165,51 @@ impl Taking {
         let hash = *self.out.hasher.finalize().as_bytes();
         self.out.put(&hash)?;
         self.out.inner.flush()?;
-        self.out.inner.get_ref().sync_all()?;
-        fs::rename(draft_path(&self.dir), path_of(&self.dir, self.start.position))?;
-        File::open(&self.dir)?.sync_all()?;
-        for (_, old) in all(&self.dir)?.into_iter().rev().skip(KEPT) {
-            fs::remove_file(old)?;
+        self.out.inner.get_ref().file.sync_all()?;
+        let Folder { disk, dir, .. } = &self.folder;
+        disk.rename(&draft_path(&self.folder), &path_of(dir, self.start.position))?;
+        disk.sync_dir(dir)?;
+        for (_, old) in all(&self.folder)?.into_iter().rev().skip(KEPT) {
+            disk.remove(&old)?;
         }
+        Ok(())
+    }
+
+    /// Gives up, and the space with it.
+    pub(crate) fn abandon(self) {
+        // A left-over is overwritten by the next one.
+        drop(self.folder.disk.remove(&draft_path(&self.folder)));
+    }
+}
+
+/// A file, from front to end.
+struct Stream {
+    file: Box<dyn DiskFile>,
+    at: u64,
+}
+
+impl Stream {
+    fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        Ok(Self { file: disk.open(path, Open::Read)?, at: 0 })
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(out, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -218,11 +262,10 @@ impl<T: Read> Hashing<T> {
     }
 }
 
-/// The snapshots in `dir`, oldest first. The names are believed, not the content.
-pub(crate) fn all(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+/// The snapshots in `folder`, oldest first. The names are believed, not the content.
+pub(crate) fn all(folder: &Folder) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
-    for item in fs::read_dir(dir)? {
-        let path = item?.path();
+    for path in folder.disk.list(&folder.dir)? {
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(position) = name
             .and_then(|name| name.strip_prefix(PREFIX))
@@ -237,26 +280,28 @@ pub(crate) fn all(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 /// What a snapshot says it stands for. Only [`read`] proves it.
-pub(crate) fn stand_of(path: &Path) -> io::Result<Stand> {
-    stand(&mut Hashing::new(File::open(path)?))
+pub(crate) fn stand_of(disk: &dyn Disk, path: &Path) -> io::Result<Stand> {
+    stand(&mut Hashing::new(Stream::open(disk, path)?))
 }
 
 /// Reads a snapshot twice: first to prove its hash, then to hand every entry to
 /// `entry`, so that nothing of a damaged one is ever used.
 pub(crate) fn read(
+    disk: &dyn Disk,
     path: &Path,
     entry: impl FnMut(Vec<u8>, Vec<u8>) -> io::Result<()>,
 ) -> io::Result<Stand> {
-    pass(path, |_, _| Ok(()))?;
-    pass(path, entry)
+    pass(disk, path, |_, _| Ok(()))?;
+    pass(disk, path, entry)
 }
 
 fn pass(
+    disk: &dyn Disk,
     path: &Path,
     mut entry: impl FnMut(Vec<u8>, Vec<u8>) -> io::Result<()>,
 ) -> io::Result<Stand> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
-    let mut bytes = Hashing::new(BufReader::new(File::open(path)?));
+    let mut bytes = Hashing::new(BufReader::new(Stream::open(disk, path)?));
     let stand = stand(&mut bytes)?;
     let mut count = 0_u64;
     while let Some(key) = bytes.take_part()? {
@@ -282,11 +327,14 @@ fn stand(bytes: &mut Hashing<impl Read>) -> io::Result<Stand> {
     let mut position = [0; 8];
     position.copy_from_slice(&rest[4..12]);
     let mut chain = [0; 32];
-    chain.copy_from_slice(&rest[12..]);
+    chain.copy_from_slice(&rest[12..44]);
+    let mut subjects = [0; 8];
+    subjects.copy_from_slice(&rest[44..]);
     Ok(Stand {
         version: u32::from_be_bytes(version),
         position: u64::from_be_bytes(position),
         chain,
+        subjects: u64::from_be_bytes(subjects),
     })
 }
 
@@ -294,6 +342,6 @@ fn path_of(dir: &Path, position: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{position:020}"))
 }
 
-fn draft_path(dir: &Path) -> PathBuf {
-    dir.join("snapshot.draft")
+fn draft_path(folder: &Folder) -> PathBuf {
+    folder.dir.join("snapshot.draft")
 }

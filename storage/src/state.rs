@@ -366,6 +366,7 @@ fn prefixed(key: &[u8]) -> Vec<u8> {
 ///  12  32  chain value of the last of them
 ///  44   8  number of entries
 ///  52  16  sum of the entries, see [`entry_sum`]
+///  68   8  subjects in the key store when this was written
 /// ```
 /// All big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -375,14 +376,16 @@ pub(crate) struct Meta {
     pub(crate) chain: Chain,
     pub(crate) entries: u64,
     pub(crate) sum: u128,
+    /// A key store with fewer subjects lacks keys that the log needs.
+    pub(crate) subjects: u64,
 }
 
 impl Meta {
-    const LEN: usize = 68;
+    const LEN: usize = 76;
 
     /// Of a tree without entries, before the first record.
     pub(crate) fn empty(version: u32, genesis: Chain) -> Self {
-        Self { version, position: 0, chain: genesis, entries: 0, sum: 0 }
+        Self { version, position: 0, chain: genesis, entries: 0, sum: 0, subjects: 0 }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -392,6 +395,7 @@ impl Meta {
         out.extend_from_slice(&self.chain);
         out.extend_from_slice(&self.entries.to_be_bytes());
         out.extend_from_slice(&self.sum.to_be_bytes());
+        out.extend_from_slice(&self.subjects.to_be_bytes());
         out
     }
 
@@ -403,6 +407,7 @@ impl Meta {
             chain: field(bytes, 12),
             entries: u64::from_be_bytes(field(bytes, 44)),
             sum: u128::from_be_bytes(field(bytes, 52)),
+            subjects: u64::from_be_bytes(field(bytes, 68)),
         })
     }
 

@@ -11,8 +11,9 @@ use engine::ids::{Id, Micros, Position};
 use engine::machine::{Change, Clock, Draft, Entries, Entropy, Machine, Record, StreamHead};
 
 use crate::block::{AppendError, Block, BlockLog, Head, genesis};
+use crate::folder::Folder;
 use crate::memory::MemoryLog;
-use crate::open::{OpenError, OpenReport, Options, Running, open_database};
+use crate::open::{OpenError, OpenReport, Options, Running, Source, open_database};
 use crate::reader::Fallback;
 use crate::sequencer::{Envelope, ExecuteError, Executed, Handle};
 use crate::trouble::Fatal;
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     AddToBoth(Id, Id, u64),
     SetDeadline(Id, Kind, Micros),
     Pass(Micros, Kind, Id),
+    /// Adds, sealed for a subject.
+    AddFor(Id, u64, Id),
     Forget(Id),
     Nothing,
     Panic,
@@ -162,6 +165,11 @@ impl Machine for Toy {
             Command::Add(stream, amount) => add(state, stream, amount),
             Command::AddToBoth(one, two, amount) => {
                 Ok([add(state, one, amount)?, add(state, two, amount)?].concat())
+            }
+            Command::AddFor(stream, amount, subject) => {
+                let mut drafts = add(state, stream, amount)?;
+                drafts.iter_mut().for_each(|draft| draft.subject = subject);
+                Ok(drafts)
             }
             Command::SetDeadline(stream, kind, at) => {
                 Ok(vec![draft(stream, DEADLINE_SET, deadline_bytes(at, kind))])
@@ -329,6 +337,10 @@ impl World {
         }
     }
 
+    pub(crate) fn folder(&self) -> Folder {
+        self.options.folder(self.store_dir())
+    }
+
     pub(crate) fn store_dir(&self) -> &Path {
         self.dir.path()
     }
@@ -342,9 +354,8 @@ impl World {
         let mut report = OpenReport::default();
         let dir = self.store_dir();
         let opened = open_database(dir, &self.options, genesis(ORIGIN), &mut report)?;
-        let fallback = Box::new(copy);
-        let running =
-            Running::start(dir, opened, log, ORIGIN, fallback, &self.options, &mut report)?;
+        let source = Source { log, origin: ORIGIN, fallback: Box::new(copy), keys: None };
+        let running = Running::start(&self.folder(), opened, source, &self.options, &mut report)?;
         Ok((running, report))
     }
 

@@ -1,9 +1,10 @@
 //! What happens when the process must not go on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::folder::{Folder, Note};
 
 /// Called with a message when the process must not go on. The default prints it
 /// and aborts; where a test returns from it, the store is dead from then on.
@@ -12,15 +13,15 @@ pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
 /// The way out, shared by every thread of a store.
 pub(crate) struct Trouble {
     fatal: Fatal,
-    /// Where a damaged `store/` is noted, so that the next start makes it again.
-    damage_note: PathBuf,
+    /// Where damage is noted, so that the next start makes `store/` again.
+    folder: Folder,
     noted: AtomicBool,
     dead: AtomicBool,
 }
 
 impl Trouble {
-    pub(crate) fn new(fatal: Fatal, damage_note: PathBuf) -> Self {
-        Self { fatal, damage_note, noted: AtomicBool::new(false), dead: AtomicBool::new(false) }
+    pub(crate) fn new(fatal: Fatal, folder: Folder) -> Self {
+        Self { fatal, folder, noted: AtomicBool::new(false), dead: AtomicBool::new(false) }
     }
 
     /// Whether the store has been given up.
@@ -56,9 +57,7 @@ impl Trouble {
         }
         tracing::error!("the store is damaged, the next start makes it again: {what}");
         // Without the note the next start still compares state with its sum.
-        if let Err(error) = std::fs::write(&self.damage_note, what)
-            .and_then(|()| std::fs::File::open(&self.damage_note)?.sync_all())
-        {
+        if let Err(error) = self.folder.put_note(Note::Damage, what) {
             tracing::error!(%error, "the damage of the store could not be noted");
         }
     }

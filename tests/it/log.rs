@@ -42,7 +42,7 @@ impl Entropy for Still {
     }
 }
 
-fn options(boot: &str) -> Options {
+pub(crate) fn options(boot: &str) -> Options {
     let clock = Arc::new(Still(AtomicU64::new(1_700_000_000_000_000)));
     let mut options = Options::new("keytrail.test/1", clock, Arc::new(Still(AtomicU64::new(1))));
     options.boot_id = Some(boot.to_owned());
@@ -56,7 +56,7 @@ fn open(folder: &Path, boot: &str) -> Store<Keytrail> {
 }
 
 /// Runs commands in order and waits for each to be durable.
-fn run(store: &Store<Keytrail>, wants: Vec<Want>, first: u8) -> Vec<Event> {
+pub(crate) fn run(store: &Store<Keytrail>, wants: Vec<Want>, first: u8) -> Vec<Event> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut events = Vec::new();
     for (number, want) in (first..).zip(wants) {
@@ -72,7 +72,28 @@ fn run(store: &Store<Keytrail>, wants: Vec<Want>, first: u8) -> Vec<Event> {
     events
 }
 
-fn beginning() -> Vec<Want> {
+/// Asks for an activation with so many sealed bytes.
+pub(crate) fn request(activation: Id, sealed: usize) -> Want {
+    Want::RequestActivation(RequestActivation {
+        by: Actor { api_key: BANK, request: None },
+        application: APP,
+        registration: activation,
+        again: false,
+        activation,
+        code_hash: hash_of(activation, 3),
+        qr_hash: hash_of(activation, 4),
+        subject: Id([5; 16]),
+        sealed: vec![6; sealed],
+    })
+}
+
+fn hash_of(id: Id, what: u8) -> [u8; 32] {
+    let mut hash = [what; 32];
+    hash[..16].copy_from_slice(&id.0);
+    hash
+}
+
+pub(crate) fn beginning() -> Vec<Want> {
     let by = |api_key| Actor { api_key, request: None };
     vec![
         Want::StartLog(StartLog {

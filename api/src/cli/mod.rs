@@ -1,8 +1,13 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
 pub mod config;
+pub mod demo;
+pub mod device;
+pub mod inspect;
 pub mod openapi;
+pub mod rebuild;
 pub mod serve;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -18,10 +23,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole flow on a temporary store, and check the log that it leaves
+    Demo(demo::Arguments),
     /// Run the server
     Serve(serve::Arguments),
     /// Look at the configuration
     Config(config::Arguments),
+    /// Play a phone against a server: a tool for tests
+    Device(device::Arguments),
+    /// Check a stopped server's folder, or a copy of it, level by level
+    Verify(verify::Arguments),
+    /// Show the events of a stopped server's folder, or of a copy of it
+    Inspect(inspect::Arguments),
+    /// Make everything that is derived from the log again
+    Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
     Openapi,
 }
@@ -51,8 +66,13 @@ impl From<Exit> for ExitCode {
 #[must_use]
 pub fn run(cli: Cli) -> Exit {
     match cli.command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
+        Command::Device(arguments) => device::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }
 }

@@ -1,20 +1,18 @@
 //! `keytrail serve`: the server, until it is told to stop.
 
-use std::path::PathBuf;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use actix_web::web::Data;
 use clap::Args;
 
 use super::{Exit, report};
-use crate::http::edge::{Edge, Peers, RequestLimits};
+use crate::auth::credential::Credential;
+use crate::auth::first_key;
 use crate::ports::{SystemClock, SystemEntropy};
-use crate::server::{self, Running};
+use crate::service::{Ports, Service};
 use crate::settings::{Flags, Settings, load};
 use crate::{logging, settings};
-
-/// Longest time a request body may take to arrive, in seconds.
-const BODY_S_MAX: u64 = 10;
 
 /// Where the configuration is, and what overrides it.
 #[derive(Debug, Args)]
@@ -56,27 +54,24 @@ fn complain(complaints: &[settings::Complaint]) {
 }
 
 async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
-    let running = start(settings)?;
+    let ports = Ports { clock: Arc::new(SystemClock::start()), entropy: Arc::new(SystemEntropy) };
+    let folder = settings.data.clone();
+    let hand_over = Box::new(move |key: &Credential| hand_over(key, &folder));
+    let service = Service::start(settings, &ports, hand_over).await?;
     // For scripts and for the person who started it; the log goes elsewhere.
-    println!("keytrail listens on {}", running.url());
-    running.until_stopped().await?;
+    println!("keytrail listens on {}", service.url());
+    service.until_stopped().await?;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Starts a server with these settings on the current actix system.
-///
-/// # Errors
-///
-/// What kept it from starting.
-pub fn start(settings: &Settings) -> Result<Running, server::StartError> {
-    server::start(settings, edge(settings), |_| {})
-}
-
-fn edge(settings: &Settings) -> Data<Edge> {
-    let limits =
-        RequestLimits { request_bytes_max: settings.request_bytes_max, body_s_max: BODY_S_MAX };
-    let peers = if settings.insecure_behind_proxy { Peers::BehindProxy } else { Peers::Direct };
-    let clock = Arc::new(SystemClock::start());
-    Data::new(Edge::new(clock, Arc::new(SystemEntropy), limits, peers))
+/// Shows the first administrator key to whoever watches, else leaves it in a file.
+fn hand_over(key: &Credential, folder: &Path) -> io::Result<()> {
+    let mut out = io::stdout();
+    if out.is_terminal() {
+        return first_key::print(key, &mut out);
+    }
+    let path = first_key::write(key, folder)?;
+    println!("keytrail wrote the first administrator key to {}", path.display());
+    Ok(())
 }

@@ -96,10 +96,21 @@ fn in_words(error: &serde_json::Error) -> (Option<String>, String) {
         .iter()
         .any(|start| text.starts_with(start));
     let words = match text.rsplit_once(", expected ") {
-        Some((_, expected)) if names_a_value => format!("must be {expected}"),
+        Some((_, expected)) if names_a_value => format!("must be {}", in_json(expected)),
         Some(_) | None => text.to_owned(),
     };
     (None, shortened(&words))
+}
+
+/// What was expected, in the words of JSON instead of the names of our types.
+fn in_json(expected: &str) -> &str {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    }
 }
 
 fn shortened(words: &str) -> String {
@@ -171,8 +182,8 @@ mod tests {
     #[test]
     fn each_kind_of_wrong_member_is_pointed_at() {
         wrong(r#"{"items":[]}"#, "/count", "is required");
-        wrong(r#"{"count":300,"items":[]}"#, "/count", "must be u8");
-        wrong(r#"{"count":1,"items":{}}"#, "/items", "must be a sequence");
+        wrong(r#"{"count":300,"items":[]}"#, "/count", "must be a whole number");
+        wrong(r#"{"count":1,"items":{}}"#, "/items", "must be an array");
         wrong(r#"{"count":1,"items":[{"a/b~c":1}]}"#, "/items/0/a~1b~0c", "must be a boolean");
         wrong(
             r#"{"count":1,"items":[{"a/b~c":true,"kind":"X"}]}"#,
@@ -185,7 +196,7 @@ mod tests {
             "/itms",
             "unknown field `itms`, expected `count` or `items`",
         );
-        wrong("[]", "", "must be struct Order with 2 elements");
+        wrong("[]", "", "must be an object");
     }
 
     #[test]
@@ -195,7 +206,7 @@ mod tests {
         assert!(error.errors()[0].detail.len() <= ECHO_MAX + 3);
         assert!(error.errors()[0].pointer.len() <= ECHO_MAX + 4);
         let error = parse::<Order>(format!(r#"{{"count":"{long}"}}"#).as_bytes()).unwrap_err();
-        assert_eq!(error.errors()[0].detail, "must be u8");
+        assert_eq!(error.errors()[0].detail, "must be a whole number");
     }
 
     #[test]

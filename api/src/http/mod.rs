@@ -11,6 +11,7 @@ pub mod body;
 pub mod correlation;
 pub mod edge;
 pub mod health;
+pub mod idempotency;
 pub mod source;
 
 use std::any::Any;

@@ -1,5 +1,6 @@
 //! Where a request comes from, as far as limits on failures care.
 
+use std::fmt;
 use std::future::{Ready, ready};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -46,6 +47,12 @@ fn forwarded_for(request: &HttpRequest) -> Option<IpAddr> {
     let last = request.headers().get_all("x-forwarded-for").last()?;
     let text = last.to_str().ok()?.rsplit(',').next()?.trim();
     text.parse().ok()
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl FromRequest for Source {

@@ -149,14 +149,29 @@ pub const KEYS: &[Key] = &[
         show: |settings| Some(settings.workers.to_string()),
     },
     Key {
-        name: "state_cache_entries",
+        name: "origin",
+        kind: Kind::Text,
+        example: "bank.example/keytrail",
+        help: "Name of a new log in its checkpoints; a log that exists keeps its own. By default \
+               one is drawn",
+        set: |settings, text| origin(text).map(|origin| settings.origin = Some(origin)),
+        show: |settings| settings.origin.clone(),
+    },
+    Key {
+        name: "cache_mib",
         kind: Kind::Number,
-        example: "200000",
-        help: "State entries kept in memory; about a kilobyte each",
-        set: |settings, text| {
-            number(text, 1_000..=100_000_000).map(|count| settings.state_cache_entries = count)
-        },
-        show: |settings| Some(settings.state_cache_entries.to_string()),
+        example: "128",
+        help: "Memory for the caches of the store, in mebibytes; half for state, half for sled",
+        set: |settings, text| number(text, 8..=1_048_576).map(|mib| settings.cache_mib = mib),
+        show: |settings| Some(settings.cache_mib.to_string()),
+    },
+    Key {
+        name: "segment_mib",
+        kind: Kind::Number,
+        example: "64",
+        help: "Size of a journal segment, in mebibytes. Two are written ahead with zeros",
+        set: |settings, text| number(text, 4..=1_024).map(|mib| settings.segment_mib = mib),
+        show: |settings| Some(settings.segment_mib.to_string()),
     },
     Key {
         name: "queue_length",
@@ -179,26 +194,6 @@ pub const KEYS: &[Key] = &[
         show: |settings| Some(settings.request_bytes_max.to_string()),
     },
     Key {
-        name: "code_guess_failures",
-        kind: Kind::Number,
-        example: "10",
-        help: "Wrong activation codes allowed to one source in one window",
-        set: |settings, text| {
-            number(text, 1..=1_000_000).map(|count| settings.code_guess_failures = count)
-        },
-        show: |settings| Some(settings.code_guess_failures.to_string()),
-    },
-    Key {
-        name: "code_guess_window_s",
-        kind: Kind::Number,
-        example: "300",
-        help: "Length of that window, in seconds",
-        set: |settings, text| {
-            number(text, 1..=86_400).map(|seconds| settings.code_guess_window_s = seconds)
-        },
-        show: |settings| Some(settings.code_guess_window_s.to_string()),
-    },
-    Key {
         name: "drain_s",
         kind: Kind::Number,
         example: "30",
@@ -214,6 +209,14 @@ fn read<T: FromStr>(text: &str, wanted: &str) -> Result<T, String> {
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.into()) }
+}
+
+/// A name as checkpoints take it: no blanks, no plus sign (C2SP signed-note).
+fn origin(text: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'+');
+    let wanted = "must have 1 to 128 visible ASCII characters, none of them +";
+    if fits { Ok(text.to_owned()) } else { Err(format!("{wanted}, not {text:?}")) }
 }
 
 fn number<T>(text: &str, range: RangeInclusive<T>) -> Result<T, String>
@@ -248,8 +251,8 @@ mod tests {
 
     #[test]
     fn ranges_include_their_ends_and_nothing_beyond() {
-        let key = find("code_guess_window_s").unwrap();
-        for (text, accepted) in [("0", false), ("1", true), ("86400", true), ("86401", false)] {
+        let key = find("drain_s").unwrap();
+        for (text, accepted) in [("-1", false), ("0", true), ("3600", true), ("3601", false)] {
             assert_eq!((key.set)(&mut Settings::default(), text).is_ok(), accepted, "{text}");
         }
     }

@@ -50,16 +50,16 @@ pub struct Settings {
     pub log_filter: String,
     /// Threads that serve HTTP.
     pub workers: usize,
-    /// State entries kept in memory.
-    pub state_cache_entries: usize,
+    /// Name of a new log; none to draw one.
+    pub origin: Option<String>,
+    /// Memory for the caches of the store, in mebibytes.
+    pub cache_mib: u64,
+    /// Size of a journal segment, in mebibytes.
+    pub segment_mib: u64,
     /// Commands that may wait for the writer.
     pub queue_length: usize,
     /// Longest request body, in bytes.
     pub request_bytes_max: usize,
-    /// Wrong activation codes allowed to one source in one window.
-    pub code_guess_failures: u32,
-    /// Length of that window, in seconds.
-    pub code_guess_window_s: u64,
     /// How long a stop waits for requests that are being served, in seconds.
     pub drain_s: u64,
 }
@@ -73,13 +73,13 @@ impl Default for Settings {
             tls_key: None,
             insecure_behind_proxy: false,
             log_format: LogFormat::Human,
-            log_filter: "info".to_owned(),
+            log_filter: "info,actix_server=warn".to_owned(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
-            state_cache_entries: 200_000,
+            origin: None,
+            cache_mib: 128,
+            segment_mib: 64,
             queue_length: 4_096,
             request_bytes_max: 65_536,
-            code_guess_failures: 10,
-            code_guess_window_s: 300,
             drain_s: 30,
         }
     }

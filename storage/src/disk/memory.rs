@@ -21,6 +21,8 @@ struct Tree {
     capacity: Option<u64>,
     /// Fails the sync after so many more; none: never.
     syncs_left: Option<u64>,
+    /// No folder takes another name.
+    names_full: bool,
 }
 
 type Content = Arc<Mutex<Vec<u8>>>;
@@ -34,6 +36,12 @@ impl MemoryDisk {
     /// After `count` more syncs of files, every one fails.
     pub fn fail_syncs_after(&self, count: u64) {
         self.tree().syncs_left = Some(count);
+    }
+
+    /// Whether folders take no further name, as a disk may that has space left
+    /// in its files alone.
+    pub fn set_names_full(&self, full: bool) {
+        self.tree().names_full = full;
     }
 
     /// The bytes of all files together.
@@ -63,12 +71,35 @@ impl MemoryDisk {
             .collect()
     }
 
+    /// Every folder.
+    pub(super) fn dirs(&self) -> BTreeSet<PathBuf> {
+        self.tree().dirs.clone()
+    }
+
+    /// A disk with the same content that shares nothing with this one.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self::default();
+        copy.tree().dirs = self.dirs();
+        for (path, content) in self.files() {
+            copy.put_file(&path, content);
+        }
+        copy
+    }
+
     fn tree(&self) -> MutexGuard<'_, Tree> {
         lock(&self.0)
     }
 }
 
 impl Tree {
+    fn room_for_name(&self, path: &Path) -> io::Result<()> {
+        match self.names_full && !self.files.contains_key(path) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+
     fn used(&self) -> u64 {
         self.files.values().map(|content| lock(content).len() as u64).sum()
     }
@@ -95,6 +126,7 @@ impl Disk for MemoryDisk {
                 if !tree.dirs.contains(super::parent(path)) {
                     return Err(io::ErrorKind::NotFound.into());
                 }
+                tree.room_for_name(path)?;
                 let content = Content::default();
                 tree.files.insert(path.to_path_buf(), Arc::clone(&content));
                 content
@@ -105,6 +137,7 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut tree = self.tree();
+        tree.room_for_name(to)?;
         let content = tree.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         tree.files.insert(to.to_path_buf(), content);
         Ok(())
@@ -139,6 +172,11 @@ impl Disk for MemoryDisk {
     fn exists(&self, path: &Path) -> io::Result<bool> {
         let tree = self.tree();
         Ok(tree.files.contains_key(path) || tree.dirs.contains(path))
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        let tree = self.tree();
+        Ok(tree.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(tree.used())))
     }
 }
 

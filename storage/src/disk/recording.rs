@@ -55,9 +55,17 @@ pub struct RecordingDisk {
 
 #[derive(Default)]
 struct Log {
+    base: Base,
     ops: Vec<Op>,
     names: BTreeMap<PathBuf, FileNumber>,
     files: usize,
+}
+
+/// What was durable before the first operation.
+#[derive(Debug, Clone, Default)]
+struct Base {
+    dirs: BTreeSet<PathBuf>,
+    files: Vec<(PathBuf, FileNumber, Vec<u8>)>,
 }
 
 impl RecordingDisk {
@@ -68,6 +76,20 @@ impl RecordingDisk {
         Self { inner, log: Arc::default() }
     }
 
+    /// Records what is done to `inner` from now on. What it holds already is
+    /// durable, and there after every power cut.
+    #[must_use]
+    pub fn on(inner: &MemoryDisk) -> Self {
+        let mut log = Log::default();
+        log.base.dirs = inner.dirs();
+        for (path, bytes) in inner.files() {
+            log.names.insert(path.clone(), log.files);
+            log.base.files.push((path, log.files, bytes));
+            log.files += 1;
+        }
+        Self { inner: Arc::new(inner.clone()), log: Arc::new(Mutex::new(log)) }
+    }
+
     /// Puts a mark of the test's own into the sequence.
     pub fn note(&self, value: u64) {
         self.log().ops.push(Op::Note(value));
@@ -76,7 +98,8 @@ impl RecordingDisk {
     /// Everything so far.
     #[must_use]
     pub fn recording(&self) -> Recording {
-        Recording { ops: self.log().ops.clone() }
+        let log = self.log();
+        Recording { ops: log.ops.clone(), base: log.base.clone() }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -144,6 +167,10 @@ impl Disk for RecordingDisk {
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.inner.exists(path)
     }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.inner.free_bytes(dir)
+    }
 }
 
 impl Log {
@@ -208,6 +235,7 @@ impl DiskFile for RecordedFile {
 pub struct Recording {
     /// In the order in which it happened.
     pub ops: Vec<Op>,
+    base: Base,
 }
 
 /// A file between two syncs.
@@ -248,7 +276,7 @@ impl Recording {
     /// `choose` decides about everything that is not durable.
     #[must_use]
     pub fn after_power_cut(&self, point: usize, choose: Chooser<'_>) -> MemoryDisk {
-        let mut model = Model::default();
+        let mut model = Model::from(&self.base);
         for op in &self.ops[..point] {
             model.apply(op);
         }
@@ -257,6 +285,15 @@ impl Recording {
 }
 
 impl Model {
+    fn from(base: &Base) -> Self {
+        let mut model = Self { dirs: base.dirs.clone(), ..Self::default() };
+        for (path, number, bytes) in &base.files {
+            model.names.insert(path.clone(), *number);
+            model.files.insert(*number, Pending { synced: bytes.clone(), changes: Vec::new() });
+        }
+        model
+    }
+
     fn apply(&mut self, op: &Op) {
         match op {
             Op::Create(_, number) => {

@@ -12,12 +12,13 @@ use engine::ids::Position;
 use engine::machine::{Entropy, random};
 
 use super::finding::{Damage, Finding};
-use super::format::{SEAL_LEN, Seal};
+use super::format::{GROUPS_AT, SEAL_LEN, Seal};
 use super::scan::read_headers;
 use super::segment::{self, Active, Reservation, header_after, reserved_len};
 use super::walk::{Place, Step, Walk, segment_first, segment_name};
 use super::{
-    Check, Journal, KnownHead, OpenError, Options, Recovery, Witness, origin_path, read_origin,
+    Check, Journal, KnownHead, OpenError, Options, Recovery, Reserve, Witness, origin_path,
+    read_origin,
 };
 use crate::block::{self, Block, BlockLog, Head};
 use crate::disk::{self, Disk, DiskFile, Open, Privacy};
@@ -38,7 +39,10 @@ pub(super) fn open(
     let at_dir = |source| OpenError::Io { path: dir.to_path_buf(), source };
     disk.create_dir(dir, Privacy::Shared).map_err(at_dir)?;
     disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
-    let (origin, created) = origin(disk.as_ref(), dir, new_origin)?;
+    let (origin, created) = match read_origin(disk.as_ref(), dir)? {
+        Some(origin) => (origin, false),
+        None => (create(&disk, dir, new_origin, &options, entropy)?, true),
+    };
     let genesis = block::genesis(&origin);
     let mut known = witness.known_heads();
     known.sort_by_key(|known| known.size);
@@ -59,7 +63,7 @@ pub(super) fn open(
     let len = reserved_len(&options.limits);
     let mut keys = blake3::Hasher::new_derive_key("keytrail 2026-11 journal segment keys v1");
     keys.update(&random::<32>(entropy));
-    let mut journal = Journal {
+    let journal = Journal {
         reservation: Mutex::new(Reservation::new(disk, dir, len, options.reserve)),
         disk: opener.disk,
         dir: opener.dir,
@@ -73,25 +77,53 @@ pub(super) fn open(
         cursor: Mutex::new(None),
         failed: false,
     };
-    let mut recovery = opener.recovery;
-    restore_tail(&mut journal, &opener.known, witness, &mut recovery)?;
     compare(&journal, &opener.known)?;
-    Ok((journal, recovery))
+    Ok((journal, opener.recovery))
 }
 
-/// The origin line; made if there is no log.
-fn origin(disk: &dyn Disk, dir: &Path, new: &str) -> Result<(String, bool), OpenError> {
-    if let Some(origin) = read_origin(disk, dir)? {
-        return Ok((origin, false));
-    }
+/// Makes a log: its first segment, then the origin line, so that where there is
+/// an origin line and no segment, something was lost.
+fn create(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    origin: &str,
+    options: &Options,
+    entropy: &dyn Entropy,
+) -> Result<String, OpenError> {
     let path = origin_path(dir);
-    let fits = !new.is_empty() && !new.contains('\n') && (new.len() as u64) < super::ORIGIN_MAX;
-    if !fits || !segments(disk, dir)?.is_empty() {
+    let fits =
+        !origin.is_empty() && !origin.contains('\n') && (origin.len() as u64) < super::ORIGIN_MAX;
+    if !fits || !not_begun(disk.as_ref(), dir)? {
         return Err(OpenError::Origin { path });
     }
-    disk::write_atomically(disk, &path, format!("{new}\n").as_bytes(), Privacy::Shared)
+    let genesis = block::genesis(origin);
+    let reserved = reserved_len(&options.limits);
+    let header =
+        header_after(&Head { size: 0, chain: genesis }, genesis, reserved, random(entropy));
+    let mut reservation = Reservation::new(Arc::clone(disk), dir, reserved, Reserve::Inline);
+    reservation
+        .wait()
+        .and_then(|()| reservation.start(header))
+        .map_err(|source| OpenError::Io { path: dir.join(segment_name(Position(0))), source })?;
+    let line = format!("{origin}\n");
+    disk::write_atomically(disk.as_ref(), &path, line.as_bytes(), Privacy::Shared)
         .map_err(|source| OpenError::Io { path, source })?;
-    Ok((new.to_owned(), true))
+    Ok(origin.to_owned())
+}
+
+/// Whether there is no segment, or only a first one without a group: what is
+/// left of making a log that was cut off.
+fn not_begun(disk: &dyn Disk, dir: &Path) -> Result<bool, OpenError> {
+    match segments(disk, dir)?.as_slice() {
+        [] => Ok(true),
+        [Position(0)] => {
+            let path = dir.join(segment_name(Position(0)));
+            let bytes =
+                disk.read(&path, u64::MAX).map_err(|source| OpenError::Io { path, source })?;
+            Ok(bytes.iter().skip(GROUPS_AT as usize).all(|&byte| byte == 0))
+        }
+        _ => Ok(false),
+    }
 }
 
 /// The first records of the segments in `dir`, in order, by their files' names.
@@ -110,6 +142,12 @@ pub(super) fn gap(place: &Place) -> Option<Finding> {
         std::cmp::Ordering::Equal => return None,
     };
     Some(Finding { file: place.path.clone(), offset: 0, position: Position(before.size), what })
+}
+
+/// That the segment after a sealed one, which ends at `end`, is not there.
+pub(super) fn missing_last(file: PathBuf, end: &Head) -> Finding {
+    let what = Damage::SegmentMissing { until: None };
+    Finding { file, offset: 0, position: Position(end.size), what }
 }
 
 struct Opener<'a> {
@@ -131,19 +169,35 @@ struct Opener<'a> {
 struct Seen {
     walk: Walk,
     findings: Vec<Finding>,
-    file: Arc<dyn DiskFile>,
 }
 
 impl Opener<'_> {
     fn all(&mut self) -> Result<(), OpenError> {
         let firsts = segments(self.disk.as_ref(), &self.dir)?;
+        if firsts.is_empty() && self.known.last().is_none_or(|known| known.size == 0) {
+            let missing = missing_last(self.path(Position(0)), &self.head);
+            return Err(OpenError::Damaged(vec![missing]));
+        }
         for (index, &first) in firsts.iter().enumerate() {
             let next = firsts.get(index + 1).copied();
             self.fill_gap(first)?;
             match next {
-                Some(next) => self.full_segment(first, next)?,
+                Some(next) => self.full_segment(first, next, index + 2 == firsts.len())?,
                 None => self.last_segment(first)?,
             }
+        }
+        self.restore_rest()
+    }
+
+    /// Makes what is missing after the last segment out of the second copy. Each
+    /// segment but the last of them is sealed from the start: if this is cut off
+    /// and the second copy lost, the seal says that something is missing.
+    fn restore_rest(&mut self) -> Result<(), OpenError> {
+        let Some(known) = self.known.last().cloned() else { return Ok(()) };
+        self.can_restore(&self.head)?;
+        while self.head.size < known.size {
+            let first = Position(self.head.size);
+            self.rebuild(first, known.size, known.chain, &BTreeMap::new(), false, Vec::new())?;
         }
         Ok(())
     }
@@ -189,8 +243,13 @@ impl Opener<'_> {
             .map(|header| header.prev))
     }
 
-    /// A segment with one after it.
-    fn full_segment(&mut self, first: Position, next: Position) -> Result<(), OpenError> {
+    /// A segment with one after it, which may be the last.
+    fn full_segment(
+        &mut self,
+        first: Position,
+        next: Position,
+        next_is_last: bool,
+    ) -> Result<(), OpenError> {
         let place = self.place(first, true);
         let ends = match self.options.check {
             Check::Ends => self.check_ends(&place)?,
@@ -207,6 +266,12 @@ impl Opener<'_> {
             self.pass(first, head);
             return Ok(());
         }
+        if next_is_last && self.was_sealing(&seen, next)? {
+            let head = end.head;
+            self.seal(&place, seen)?;
+            self.pass(first, head);
+            return Ok(());
+        }
         let mut findings = seen.findings;
         if findings.is_empty() {
             let what = Damage::Missing { until: next };
@@ -216,6 +281,55 @@ impl Opener<'_> {
         let chain = self.link_of(next)?;
         let good = self.good(&place)?;
         self.rebuild(first, next.0, chain, &good, true, findings)
+    }
+
+    /// Whether what is wrong is no more than the death of a process leaves that
+    /// was sealing: every record is there, the next segment was begun, and
+    /// nothing is in it.
+    fn was_sealing(&self, seen: &Seen, next: Position) -> Result<bool, OpenError> {
+        let end = seen.walk.ending();
+        let only_the_seal = seen.findings.iter().all(|finding| match finding.what {
+            Damage::NotSealed => true,
+            Damage::Torn { .. } => finding.offset == end.offset,
+            Damage::Header
+            | Damage::HeaderCopy
+            | Damage::OtherLog
+            | Damage::Name { .. }
+            | Damage::Link
+            | Damage::Rubbish { .. }
+            | Damage::Payload { .. }
+            | Damage::Records(_)
+            | Damage::Missing { .. }
+            | Damage::SegmentMissing { .. }
+            | Damage::Truncated { .. }
+            | Damage::Seal
+            | Damage::Overlap => false,
+        });
+        if !only_the_seal || end.head.size != next.0 {
+            return Ok(false);
+        }
+        let after = Place { before: Some(end.head), ..self.place(next, false) };
+        let after = self.walk(&after, None)?;
+        Ok(after.findings.is_empty() && after.walk.ending().head == end.head)
+    }
+
+    /// Seals a segment, or finishes that.
+    fn seal(&self, place: &Place, seen: Seen) -> Result<(), OpenError> {
+        let io = |source| OpenError::Io { path: place.path.clone(), source };
+        let file = self.writable(&place.path).map_err(io)?;
+        let end = seen.walk.ending();
+        if let Some(seal) = &end.seal {
+            return segment::finish_seal(file.as_ref(), seal).map_err(io);
+        }
+        // Whatever is there of a seal is not taken for a part of the new one.
+        let clear = |file: &dyn DiskFile| -> io::Result<()> {
+            let len = file.len()?.max(end.offset + SEAL_LEN as u64);
+            file.write_zeros(end.offset, len - end.offset)?;
+            file.sync_all()
+        };
+        clear(file.as_ref()).map_err(io)?;
+        let seen = self.walk(place, None)?;
+        active(&seen, file).and_then(|active| active.seal()).map_err(io)
     }
 
     fn pass(&mut self, first: Position, head: Head) {
@@ -252,7 +366,7 @@ impl Opener<'_> {
     ) -> Result<Seen, OpenError> {
         let mut read = || -> io::Result<Seen> {
             let file: Arc<dyn DiskFile> = Arc::from(self.disk.open(&place.path, Open::Read)?);
-            let mut walk = Walk::new(Arc::clone(&file), place.clone())?;
+            let mut walk = Walk::new(file, place.clone())?;
             let mut findings = Vec::new();
             while let Some(step) = walk.next()? {
                 match step {
@@ -264,7 +378,7 @@ impl Opener<'_> {
                     }
                 }
             }
-            Ok(Seen { walk, findings, file })
+            Ok(Seen { walk, findings })
         };
         read().map_err(|source| OpenError::Io { path: place.path.clone(), source })
     }
@@ -282,15 +396,24 @@ impl Opener<'_> {
         let seen = self.walk(&place, None)?;
         let io = |source| OpenError::Io { path: place.path.clone(), source };
         let end = seen.walk.ending().clone();
-        if seen.findings.is_empty() {
-            if end.seal.is_some() {
-                self.pass(first, end.head);
-                return Ok(());
+        let torn = torn(&seen);
+        if end.seal.is_none() && (seen.findings.is_empty() || torn.is_some()) {
+            let known = self.known.last().filter(|known| known.size > end.head.size);
+            if let Some(known) = known.cloned() {
+                // In one step, not group by group: what is half restored would
+                // look like a log that ends there.
+                self.can_restore(&end.head)?;
+                let good = self.good(&place)?;
+                return self.rebuild(first, known.size, known.chain, &good, false, seen.findings);
             }
-            return self.go_on(&seen).map_err(io);
         }
-        if let Some(cut) = torn(&seen) {
-            self.can_restore(&end.head)?;
+        if seen.findings.is_empty() {
+            return match end.seal {
+                Some(_) => self.without_successor(first, end.head),
+                None => self.go_on(&seen).map_err(io),
+            };
+        }
+        if let Some(cut) = torn {
             self.cut(&seen, cut).map_err(io)?;
             let seen = self.walk(&place, None)?;
             return match seen.findings.is_empty() {
@@ -301,14 +424,24 @@ impl Opener<'_> {
         if let (Some(seal), [Finding { what: Damage::NotSealed, .. }]) =
             (&end.seal, seen.findings.as_slice())
         {
-            // The process died between the seal and what follows it.
             self.writable(&place.path)
                 .and_then(|file| segment::finish_seal(file.as_ref(), seal))
                 .map_err(io)?;
-            self.pass(first, end.head);
-            return Ok(());
+            return self.without_successor(first, end.head);
         }
         self.repair_last(&place, seen)
+    }
+
+    /// A sealed segment, which had one after it that is missing. Only another
+    /// copy that reaches as far shows what was in that one.
+    fn without_successor(&mut self, first: Position, end: Head) -> Result<(), OpenError> {
+        let finding = missing_last(self.path(Position(end.size)), &end);
+        if self.known.last().is_none_or(|known| known.size < end.size) {
+            return Err(OpenError::Damaged(vec![finding]));
+        }
+        self.recovery.repaired.push(finding);
+        self.pass(first, end);
+        Ok(())
     }
 
     fn repair_last(&mut self, place: &Place, seen: Seen) -> Result<(), OpenError> {
@@ -356,34 +489,19 @@ impl Opener<'_> {
         let end = if let Damage::Torn { end } = cut.what { end } else { file.len()? };
         file.write_zeros(from, end.max(from) - from)?;
         file.sync_all()?;
-        let known = self.known.last().map_or(0, |known| known.size);
-        if known > seen.walk.ending().head.size {
-            self.recovery.repaired.push(cut);
-        } else {
-            self.recovery.cut = Some(cut);
-        }
+        self.recovery.cut = Some(cut);
         Ok(())
     }
 
     /// Goes on writing where the segment ends.
     fn go_on(&mut self, seen: &Seen) -> io::Result<()> {
-        let (Some(header), Some(hasher)) = (seen.walk.header(), seen.walk.hasher()) else {
-            return Err(io::Error::other("the segment changed while it was read"));
-        };
-        let end = seen.walk.ending();
-        let path = self.path(header.first);
-        let file = self.writable(&path)?;
+        let first = seen.walk.header().map(|header| self.path(header.first));
+        let file = self.writable(&first.unwrap_or_default())?;
         // What was read may stand in memory only; from here on it counts.
         file.sync_all()?;
-        self.head = end.head;
-        self.active = Some(Active {
-            header: header.clone(),
-            offset: end.offset,
-            end: end.head,
-            hasher: hasher.clone(),
-            len: seen.file.len()?,
-            file,
-        });
+        let active = active(seen, file)?;
+        self.head = active.end;
+        self.active = Some(active);
         Ok(())
     }
 
@@ -403,7 +521,8 @@ impl Opener<'_> {
     }
 
     /// Writes the segment from `first` to `until` anew, out of the groups that
-    /// are whole and the records of the witness.
+    /// are whole and the records of the witness. One that need not be sealed ends
+    /// where it is full, and is sealed then.
     fn rebuild(
         &mut self,
         first: Position,
@@ -416,22 +535,31 @@ impl Opener<'_> {
         let mut blocks = Vec::new();
         let mut head = self.head;
         let mut from_witness = 0;
+        let step = |head: Head| head.size.saturating_add(self.options.limits.records.max(1));
+        let last_good = good.last_key_value().map_or(0, |(_, block)| block.head().size);
         while head.size < until {
+            if !sealed && head.size >= last_good && self.fills(&blocks) {
+                break;
+            }
             let whole = good.get(&head.size).filter(|block| block.prev == head.chain);
             let next = good.range(head.size + 1..).next().map_or(until, |(&first, _)| first);
             let block = match whole {
                 Some(block) => Some(block.clone()),
-                None => restored(self.witness, &head, next.min(until)).inspect(|block| {
-                    from_witness += u64::from(block.count);
-                }),
+                None => restored(self.witness, &head, next.min(until).min(step(head))).inspect(
+                    |block| {
+                        from_witness += u64::from(block.count);
+                    },
+                ),
             };
             let Some(block) = block else { return Err(OpenError::Damaged(findings)) };
             head = block.head();
             blocks.push(block);
         }
-        if head.size != until || chain.is_some_and(|chain| chain != head.chain) {
+        let all = head.size == until;
+        if (sealed && !all) || (all && chain.is_some_and(|chain| chain != head.chain)) {
             return Err(OpenError::Damaged(findings));
         }
+        let sealed = sealed || !all;
         let reserved = reserved_len(&self.options.limits);
         let header = header_after(&self.head, self.genesis, reserved, random(self.entropy));
         let bytes = segment::whole(&header, &blocks, sealed);
@@ -448,6 +576,13 @@ impl Opener<'_> {
         self.go_on(&seen).map_err(|source| OpenError::Io { path: place.path, source })
     }
 
+    /// Whether these blocks fill a segment.
+    fn fills(&self, blocks: &[Block]) -> bool {
+        let records: u64 = blocks.iter().map(|block| u64::from(block.count)).sum();
+        let bytes: u64 = blocks.iter().map(|block| block.frames.len() as u64).sum();
+        records >= self.options.limits.records || bytes >= self.options.limits.bytes
+    }
+
     /// Keeps what was there under another name: someone may want to see it.
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         if self.disk.exists(path)? {
@@ -458,6 +593,22 @@ impl Opener<'_> {
         }
         disk::write_atomically(self.disk.as_ref(), path, bytes, Privacy::Shared)
     }
+}
+
+/// The segment that was walked over, to be written to.
+fn active(seen: &Seen, file: Arc<dyn DiskFile>) -> io::Result<Active> {
+    let (Some(header), Some(hasher)) = (seen.walk.header(), seen.walk.hasher()) else {
+        return Err(io::Error::other("the segment changed while it was read"));
+    };
+    let end = seen.walk.ending();
+    Ok(Active {
+        header: header.clone(),
+        offset: end.offset,
+        end: end.head,
+        hasher: hasher.clone(),
+        len: file.len()?,
+        file,
+    })
 }
 
 /// The finding, if what is wrong is no more than a crash leaves: one group that
@@ -508,27 +659,6 @@ fn differs(head: &Head, known: &KnownHead) -> Result<(), OpenError> {
         }
         Some(_) | None => Ok(()),
     }
-}
-
-/// Appends what the journal lost at its end and the witness still has.
-fn restore_tail(
-    journal: &mut Journal,
-    known: &[KnownHead],
-    witness: &dyn Witness,
-    recovery: &mut Recovery,
-) -> Result<(), OpenError> {
-    let Some(known) = known.last() else { return Ok(()) };
-    while journal.head().size < known.size {
-        let head = journal.head();
-        let block = restored(witness, &head, known.size)
-            .ok_or_else(|| OpenError::Lost { size: head.size, known: known.clone() })?;
-        journal.append(&head, &block).map_err(|error| OpenError::Io {
-            path: journal.dir.clone(),
-            source: io::Error::other(error),
-        })?;
-        recovery.restored_records += u64::from(block.count);
-    }
-    Ok(())
 }
 
 /// Holds the journal against every head that was durable once.

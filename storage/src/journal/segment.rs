@@ -88,17 +88,19 @@ impl Reservation {
     }
 
     /// Turns the space, after [`Reservation::wait`], into the segment of
-    /// `header`; durable on `Ok`.
+    /// `header`; durable on `Ok`. Where the error says that there is no space,
+    /// there is no such segment, and the space is kept.
     pub(super) fn start(&mut self, header: SegmentHeader) -> io::Result<Active> {
         let reserve = self.dir.join(RESERVE_NAME);
         let path = self.dir.join(segment_name(header.first));
         let file = self.disk.open(&reserve, Open::Write)?;
         let bytes = header.encode();
         file.write_at(&bytes, 0)?;
-        // The name appears only when the header is durable behind it.
-        file.sync_all()?;
+        // The name appears only when the header is durable behind it. Whatever a
+        // failed sync says of its cause, it is never tried again.
+        file.sync_all().map_err(io::Error::other)?;
         self.disk.rename(&reserve, &path)?;
-        self.disk.sync_dir(&self.dir)?;
+        self.disk.sync_dir(&self.dir).map_err(io::Error::other)?;
         self.ready = false;
         self.begin();
         let mut hasher = blake3::Hasher::new();

@@ -6,6 +6,7 @@ use engine::ids::Id;
 use proptest::prelude::*;
 
 use super::*;
+use crate::disk::{MemoryDisk, RecordingDisk};
 use crate::fold::{FoldedState, fold_state};
 use crate::memory::MemoryLog;
 use crate::record;
@@ -181,7 +182,7 @@ fn state_is_made_again_from_the_newest_snapshot_that_is_whole() {
         store.queue.digest().unwrap();
     }
     drop(store);
-    let snapshots = crate::snapshot::all(world.store_dir()).unwrap();
+    let snapshots = crate::snapshot::all(&world.folder()).unwrap();
     assert_eq!(snapshots.len(), 2, "the last two are kept");
     let [(older, _), (newer, newer_path)] = &snapshots[..] else { panic!() };
     world.options.boot_id = Some("two".into());
@@ -292,10 +293,10 @@ fn a_damage_note_makes_the_next_start_make_the_store_again() {
     let (store, _) = world.start(&log);
     fill(&world, &store, 3);
     stop(&world, store);
-    fs::write(marker::damage_note(world.store_dir()), "a test says so").unwrap();
+    world.folder().put_note(Note::Damage, "a test says so").unwrap();
     let (store, report) = world.start(&log);
     assert_eq!(report.store_set_aside.as_deref(), Some("a test says so"));
-    assert!(!marker::damage_note(world.store_dir()).exists());
+    assert_eq!(world.folder().note(Note::Damage).unwrap(), None);
     check_against(&store, &log);
     drop(store);
     assert_eq!(world.start(&log).1.store_set_aside, None);
@@ -500,6 +501,31 @@ fn a_rebuild_gives_the_same_digest() {
 }
 
 #[test]
+fn a_rebuild_adds_no_record_whatever_is_due_and_keeps_a_suspension() {
+    let world = World::new();
+    let dir = world.dir.path().join("data");
+    let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+    add(&world, &store, 5);
+    let due = Command::SetDeadline(stream(1), Kind::Expiry, Micros(1_000));
+    world.execute(&store.handle, due).unwrap();
+    let (position, digest) = store.digest().unwrap();
+    store.close().unwrap();
+    let note = dir.join("store").join(Note::Suspension.file_name());
+    fs::write(&note, "").unwrap();
+
+    world.clock.pass(1 << 40);
+    let rebuilt = rebuild::<Toy>(&dir, &small(&world)).unwrap();
+    assert_eq!((rebuilt.position, rebuilt.before, rebuilt.after), (position, digest, digest));
+    assert_eq!(rebuilt.found, OpenReport::default());
+    assert!(note.exists());
+    let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+    assert_eq!(store.log.head().size, position.0);
+    let held = rebuild::<Toy>(&dir, &small(&world));
+    assert!(matches!(held, Err(OpenError::Lock(LockError::Held { .. }))));
+    store.close().unwrap();
+}
+
+#[test]
 fn a_journal_that_lost_its_tail_gets_it_back_from_sled() {
     let world = World::new();
     let dir = world.dir.path().join("data");
@@ -532,6 +558,330 @@ fn records_are_read_from_the_journals_files_where_sled_lacks_them() {
     store.log.forget_block(Position(0));
     for position in [0, 63, 64, 89] {
         assert_eq!(store.log.record(Position(position)).unwrap().stream_version, position);
+    }
+}
+
+/// A world whose files, but for sled's, are in memory.
+fn in_memory(margin: u64) -> (World, MemoryDisk) {
+    let mut world = World::new();
+    let disk = MemoryDisk::default();
+    disk.put_dir(world.store_dir());
+    world.options.disk = Arc::new(disk.clone());
+    world.options.space_margin = margin;
+    (world, disk)
+}
+
+fn leave_free(disk: &MemoryDisk, bytes: u64) {
+    disk.set_capacity(Some(disk.used() + bytes));
+}
+
+#[test]
+fn below_the_margin_commands_are_refused_and_reads_go_on() {
+    let (world, disk) = in_memory(1_000);
+    let log = MemoryLog::new(ORIGIN);
+    let (store, _) = world.start(&log);
+    leave_free(&disk, 1_000);
+    fill(&world, &store, 3);
+    assert!(!store.handle.is_read_only());
+    leave_free(&disk, 999);
+    for _ in 0..2 {
+        let refused = world.execute(&store.handle, Command::Add(stream(1), 1));
+        assert!(matches!(refused, Err(ExecuteError::ReadOnly)));
+        assert!(store.handle.is_read_only());
+    }
+    assert!(world.execute(&store.handle, Command::Nothing).is_ok());
+    check_against(&store, &log);
+    assert_eq!(log.head().size, 3);
+    // Also without a command: each look at the clock is one at the space.
+    leave_free(&disk, 1_000);
+    world.runtime.block_on(store.handle.sweep()).unwrap();
+    assert!(!store.handle.is_read_only());
+    leave_free(&disk, 0);
+    world.runtime.block_on(store.handle.sweep()).unwrap();
+    assert!(store.handle.is_read_only());
+    disk.set_capacity(None);
+    fill(&world, &store, 3);
+    assert!(!store.handle.is_read_only());
+    check_against(&store, &log);
+    assert!(world.fatal_messages().is_empty());
+}
+
+#[test]
+fn a_deadline_below_the_margin_waits_for_space() {
+    let (world, disk) = in_memory(1_000);
+    let log = MemoryLog::new(ORIGIN);
+    let (store, _) = world.start(&log);
+    let deadline = Command::SetDeadline(stream(1), Kind::Expiry, Micros(5));
+    world.execute(&store.handle, deadline).unwrap();
+    world.clock.pass(5);
+    leave_free(&disk, 10);
+    assert_eq!(world.runtime.block_on(store.handle.sweep()), Ok(0));
+    disk.set_capacity(None);
+    assert_eq!(world.runtime.block_on(store.handle.sweep()), Ok(1));
+    check_against(&store, &log);
+}
+
+#[test]
+fn nearly_without_space_sled_is_left_alone_until_there_is_some() {
+    for comes_back in [true, false] {
+        let (mut world, disk) = in_memory(1_000);
+        world.options.lag_max = 3;
+        let log = MemoryLog::new(ORIGIN);
+        let (store, _) = world.start(&log);
+        store.queue.hold(true);
+        fill(&world, &store, 3);
+        leave_free(&disk, 249);
+        store.queue.hold(false);
+        store.queue.until_short();
+        // Not a wait without end, though there is no room in the queue either.
+        let refused = world.execute(&store.handle, Command::Add(stream(1), 1));
+        assert!(matches!(refused, Err(ExecuteError::ReadOnly)));
+        assert_eq!(store.queue.lag(), 3);
+        assert_eq!(counter(&store.state, stream(1)), 1);
+        if comes_back {
+            leave_free(&disk, 250);
+            world.runtime.block_on(store.handle.sweep()).unwrap();
+            check_against(&store, &log);
+            assert_eq!(store.queue.lag(), 0);
+        } else {
+            assert_eq!(world.runtime.block_on(store.handle.stop()), Err(Stopped), "not cleanly");
+        }
+        drop(store);
+        disk.set_capacity(None);
+        let (store, report) = world.start(&log);
+        assert_eq!(report.replayed, if comes_back { 0 } else { 3 });
+        check_against(&store, &log);
+        assert!(world.fatal_messages().is_empty());
+    }
+}
+
+#[test]
+fn a_snapshot_does_not_take_the_space_that_is_left() {
+    let (world, disk) = in_memory(1_000);
+    let log = MemoryLog::new(ORIGIN);
+    let (store, _) = world.start(&log);
+    fill(&world, &store, 9);
+    leave_free(&disk, 999);
+    stop(&world, store);
+    assert!(crate::snapshot::all(&world.folder()).unwrap().is_empty());
+    disk.set_capacity(None);
+    let (store, report) = world.start(&log);
+    assert_eq!(report, OpenReport::default(), "and yet it was a clean stop");
+    fill(&world, &store, 1);
+    stop(&world, store);
+    assert_eq!(crate::snapshot::all(&world.folder()).unwrap().len(), 1);
+}
+
+#[test]
+fn a_folder_without_space_around_it_is_not_opened_and_not_changed() {
+    let (world, disk) = in_memory(1 << 20);
+    let dir = world.dir.path().join("data");
+    let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+    add(&world, &store, 90);
+    drop(store);
+    let before = disk.files();
+    leave_free(&disk, (1 << 18) - 1);
+    let refused = Store::<Toy>::open(&dir, small(&world)).err().unwrap();
+    assert!(matches!(refused, OpenError::NoSpace { needed: 0x4_0000, .. }), "{refused}");
+    assert_eq!(disk.files(), before);
+    leave_free(&disk, 1 << 18);
+    let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+    assert_eq!(store.log.record(Position(89)).unwrap().stream_version, 89);
+}
+
+fn add_for(world: &World, store: &Store<Toy>, user: &str) -> Id {
+    let subject = store.keys.subject_for("bank", user).unwrap().id;
+    world.execute(&store.handle, Command::AddFor(stream(1), 1, subject)).unwrap();
+    subject
+}
+
+/// Where keys of an older copy are noticed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Left {
+    /// State is trusted.
+    Everything,
+    /// The machine has been started again.
+    OtherBoot,
+    /// sled is gone, a snapshot is not.
+    Snapshot,
+    /// Only the log is there.
+    Nothing,
+}
+
+#[test]
+fn a_key_store_that_is_older_than_the_log_is_noticed() {
+    for left in [Left::Everything, Left::OtherBoot, Left::Snapshot, Left::Nothing] {
+        let (mut world, disk) = in_memory(0);
+        let dir = world.dir.path().join("data");
+        let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+        let alice = add_for(&world, &store, "alice");
+        store.close().unwrap();
+        let older = disk.files();
+        let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+        let bob = add_for(&world, &store, "bob");
+        store.keys.erase(alice).unwrap();
+        store.close().unwrap();
+        for (path, bytes) in older.iter().filter(|(path, _)| path.starts_with(dir.join("keys"))) {
+            disk.put_file(path, bytes.clone());
+        }
+        match left {
+            Left::Everything => (),
+            Left::OtherBoot => world.options.boot_id = Some("two".into()),
+            Left::Snapshot => fs::remove_dir_all(dir.join("store/sled")).unwrap(),
+            Left::Nothing => {
+                fs::remove_dir_all(dir.join("store")).unwrap();
+                for path in disk.list(&dir.join("store")).unwrap() {
+                    disk.remove(&path).unwrap();
+                }
+            }
+        }
+        if left == Left::Nothing {
+            let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+            assert_eq!(store.report.unknown_subjects, 1);
+            assert!(!store.keys.is_known(bob));
+            continue;
+        }
+        for _ in 0..2 {
+            let refused = Store::<Toy>::open(&dir, small(&world)).err().unwrap();
+            assert!(matches!(refused, OpenError::KeysLost { has: 1, needed: 2, .. }), "{left:?}");
+        }
+        let accepting = Options { accept_lost_keys: true, ..small(&world) };
+        let store = Store::<Toy>::open(&dir, accepting).unwrap();
+        assert_eq!(store.report.lost_subjects, 1, "{left:?}");
+        drop(store);
+        let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+        assert_eq!(store.report.lost_subjects, 0, "accepted once: {left:?}");
+        assert_eq!(store.log.head().size, 2);
+    }
+}
+
+#[test]
+fn keys_of_erased_subjects_are_not_missed() {
+    let (world, _) = in_memory(0);
+    let dir = world.dir.path().join("data");
+    let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+    let alice = add_for(&world, &store, "alice");
+    store.keys.erase(alice).unwrap();
+    store.close().unwrap();
+    let rebuilt = rebuild::<Toy>(&dir, &small(&world)).unwrap();
+    assert_eq!(rebuilt.before, rebuilt.after);
+    assert_eq!((rebuilt.report.unknown_subjects, rebuilt.report.replayed), (0, 1));
+}
+
+/// Chance that is the same in every run.
+fn chance() -> impl FnMut(usize) -> usize {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move |n| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % n
+    }
+}
+
+/// A folder on a disk that is cut off, with sled's part on a real one.
+struct Cut {
+    world: World,
+    dir: PathBuf,
+    /// Sled's folder as it may be found: at the end of each session.
+    sleds: Vec<tempfile::TempDir>,
+    /// Subjects, by the size of the log before which they were made.
+    subjects: Vec<(u64, Id)>,
+    opened: u64,
+}
+
+impl Cut {
+    fn options(&mut self, disk: Arc<dyn Disk>) -> Options {
+        self.opened += 1;
+        let boot_id = Some(format!("boot {}", self.opened));
+        Options { disk, boot_id, snapshot_every: 10, ..small(&self.world) }
+    }
+
+    /// Two sessions, the first of which ends cleanly. Gives back the number of
+    /// operations of the first.
+    fn write(&mut self, disk: &RecordingDisk) -> usize {
+        let mut ends = Vec::new();
+        for session in 0..2 {
+            let options = self.options(Arc::new(disk.clone()));
+            let store = Store::<Toy>::open(&self.dir, options).unwrap();
+            for number in 0..35 {
+                if number % 7 == 0 {
+                    let user = format!("{session} {number}");
+                    let size = store.log.head().size;
+                    self.subjects.push((size, store.keys.subject_for("bank", &user).unwrap().id));
+                }
+                let &(_, subject) = self.subjects.last().unwrap();
+                let command = Command::AddFor(stream(1), 1, subject);
+                self.world.execute(&store.handle, command).unwrap();
+                disk.note(store.log.head().size);
+            }
+            if session == 0 {
+                store.close().unwrap()
+            } else {
+                drop(store)
+            }
+            let sled = tempfile::tempdir().unwrap();
+            copy_folder(&self.dir.join("store"), sled.path());
+            self.sleds.push(sled);
+            ends.push(disk.recording().ops.len());
+        }
+        ends[0]
+    }
+
+    /// Puts sled's folder as `from` has it, or takes it away.
+    fn put_sled(&self, from: Option<&Path>) {
+        let store = self.dir.join("store");
+        drop(fs::remove_dir_all(&store));
+        fs::create_dir_all(&store).unwrap();
+        if let Some(from) = from {
+            copy_folder(from, &store);
+        }
+    }
+
+    /// Opens what is left, and holds it to everything acknowledged.
+    fn check(&mut self, disk: Arc<dyn Disk>, acknowledged: u64) {
+        let options = self.options(disk);
+        let store = Store::<Toy>::open(&self.dir, options).unwrap();
+        let size = store.log.head().size;
+        assert!(size >= acknowledged, "{size} of {acknowledged}");
+        let records = store.log.read(Position(0), usize::MAX).unwrap();
+        let records: Vec<_> = records.iter().map(|record| (**record).clone()).collect();
+        let folded = fold_state::<Toy>(&records).unwrap();
+        assert_eq!(store.digest().unwrap(), (Position(size), folded.digest()));
+        assert_eq!(counter(&store.state, stream(1)), size);
+        for (_, id) in self.subjects.iter().filter(|(before, _)| *before < acknowledged) {
+            assert!(store.keys.subject_key(*id).unwrap().is_some());
+        }
+        assert_eq!(store.report.unknown_subjects, 0);
+        assert!(self.world.fatal_messages().is_empty());
+    }
+}
+
+#[test]
+fn a_power_cut_and_another_while_the_first_is_repaired_lose_nothing() {
+    let (world, memory) = in_memory(0);
+    let dir = world.dir.path().join("data");
+    let mut cut = Cut { world, dir, sleds: Vec::new(), subjects: Vec::new(), opened: 0 };
+    let disk = RecordingDisk::on(&memory);
+    let first_end = cut.write(&disk);
+    let recording = disk.recording();
+    let mut choose = chance();
+    let end = recording.ops.len();
+    for sample in 0..40 {
+        let point = (end * sample / 40 + choose(end / 40)).min(end);
+        let acknowledged = recording.noted(point).unwrap_or(0);
+        let left = recording.after_power_cut(point, &mut choose);
+        let older = (point >= first_end && choose(2) == 1).then(|| cut.sleds[0].path().to_owned());
+        cut.put_sled(older.as_deref());
+        let again = RecordingDisk::on(&left);
+        cut.check(Arc::new(again.clone()), acknowledged);
+        let later = tempfile::tempdir().unwrap();
+        copy_folder(&cut.dir.join("store"), later.path());
+        let repair = again.recording();
+        for _ in 0..3 {
+            let point = choose(repair.ops.len() + 1);
+            let left = repair.after_power_cut(point, &mut choose);
+            cut.put_sled([None, older.as_deref(), Some(later.path())][choose(3)]);
+            cut.check(Arc::new(left), acknowledged);
+        }
     }
 }
 

@@ -1,0 +1,868 @@
+//! `keytrail device`: the simulated phone against any server.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{ArgGroup, Args, Subcommand};
+use engine::ids::Id;
+use engine::terms::{Decision, Method};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{Exit, report};
+use crate::device::{
+    ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
+    HardwareFault, Misbehaviour, NoHardwareKey, Offer, Outcome, Phone, Redemption, Repetition,
+    SoftwareFault, StateError, authenticate_start, load, printable, save_new, save_over,
+};
+use crate::ports::SystemEntropy;
+use crate::wire::device::{FinishedActivation, FinishedAuthentication, StartedAuthentication};
+use crate::wire::{Octets32, QrPayload};
+
+/// Where `keytrail serve` listens unless told otherwise.
+const SERVER: &str = "http://127.0.0.1:8080";
+/// A version from before hardware keys.
+const OLD_CLIENT: &str = "3.7";
+/// The longest PIN file that is read, in bytes.
+const PIN_FILE_MAX: u64 = 1024;
+
+/// What the simulated phone is to do.
+#[derive(Debug, Args)]
+#[command(after_help = WARNING)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+const WARNING: &str = "\
+A tool for tests. Its \"secure hardware\" and its fingerprint reader are a file: \
+whoever reads the file has the keys, but for that of the PIN, \
+and who has a signature by that one too can try PINs. \
+Never activate it for a user of a real application.";
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Redeem an activation code or QR payload and register fresh keys
+    #[command(after_help = WARNING)]
+    Activate(Box<Activate>),
+    /// Answer an operation that waits for this phone
+    #[command(after_help = WARNING)]
+    Authenticate(Box<Authenticate>),
+    /// Show what this phone is registered as; never a secret
+    Show(Show),
+}
+
+/// The state file and the form of the answer.
+#[derive(Debug, Args)]
+struct Common {
+    /// File of mode 0600 that holds the phone
+    #[arg(long, value_name = "FILE", default_value = "keytrail-device.json")]
+    state: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// A PIN, typed or from a file.
+#[derive(Debug, Args)]
+struct Pin {
+    /// The PIN; others on this machine may see it here
+    #[arg(long, value_name = "PIN")]
+    pin: Option<Secret>,
+    /// File whose first line is the PIN; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "pin")]
+    pin_file: Option<PathBuf>,
+}
+
+/// An argument that nobody may see in `Debug`.
+#[derive(Clone)]
+struct Secret(Zeroizing<String>);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What goes wrong with the hardware key's signature.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(id = "signature", multiple = false)]
+struct HardwareSignature {
+    /// Misbehave: a hardware signature that does not verify
+    #[arg(long)]
+    bad_hardware_signature: bool,
+    /// Misbehave: a hardware signature that is no signature at all
+    #[arg(long)]
+    malformed_hardware_signature: bool,
+    /// Misbehave: no hardware signature, but a claim to have signed
+    #[arg(long)]
+    no_hardware_signature: bool,
+}
+
+/// Redeems and registers.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("redeem").required(true).args(["code", "qr"]))]
+struct Activate {
+    /// The server's URL [default: http://127.0.0.1:8080; with --again, the phone's]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Authorities to trust for https, in PEM form
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The application of the code
+    #[arg(long, value_name = "ID", required_unless_present = "qr", conflicts_with = "qr")]
+    application: Option<Id>,
+    /// The activation code; blanks, hyphens and case do not matter
+    #[arg(long, value_name = "CODE")]
+    code: Option<Secret>,
+    /// The text of the QR code instead
+    #[arg(long, value_name = "PAYLOAD")]
+    qr: Option<Secret>,
+    /// Re-activate the phone in the state file: its keys sign for the new ones
+    #[arg(long)]
+    again: bool,
+    #[command(flatten)]
+    pin: Pin,
+    /// Register a key for DEVICE:BIOMETRIC too
+    #[arg(long)]
+    biometric: bool,
+    /// Play a device without secure hardware
+    #[arg(long, conflicts_with_all = ["signature", "failing_hardware"])]
+    no_hardware: bool,
+    /// Play secure hardware that makes no key
+    #[arg(long, conflicts_with = "signature")]
+    failing_hardware: bool,
+    /// The client version to declare [default: 3.8.0]
+    #[arg(long, value_name = "VERSION")]
+    client_version: Option<String>,
+    /// Data for the service provider
+    #[arg(long, value_name = "TEXT")]
+    client_data: Option<String>,
+    /// Risk data
+    #[arg(long, value_name = "TEXT")]
+    risk_data: Option<String>,
+    #[command(flatten)]
+    faults: HardwareSignature,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Answers an operation.
+#[derive(Debug, Args)]
+struct Authenticate {
+    /// The operation; without it, the oldest that waits
+    #[arg(long, value_name = "ID")]
+    operation: Option<Id>,
+    /// DEVICE, DEVICE:PIN or DEVICE:BIOMETRIC; without it, one that may answer
+    #[arg(long, value_name = "METHOD", value_parser = method)]
+    method: Option<Method>,
+    #[command(flatten)]
+    pin: Pin,
+    /// Approve without asking
+    #[arg(long, conflicts_with = "reject")]
+    yes: bool,
+    /// Reject without asking
+    #[arg(long)]
+    reject: bool,
+    /// Authorities to trust for https, in PEM form
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Data for the service provider
+    #[arg(long, value_name = "TEXT")]
+    client_data: Option<String>,
+    /// Risk data
+    #[arg(long, value_name = "TEXT")]
+    risk_data: Option<String>,
+    /// Declare this client version instead of the phone's
+    #[arg(long, value_name = "VERSION")]
+    client_version: Option<String>,
+    /// Misbehave: declare 3.7, a client from before hardware keys
+    #[arg(long, conflicts_with = "client_version")]
+    old_client: bool,
+    /// Misbehave: use another PIN than the one given
+    #[arg(long)]
+    wrong_pin: bool,
+    /// Misbehave: a signature by the method's key that does not verify
+    #[arg(long, conflicts_with = "malformed_signature")]
+    bad_signature: bool,
+    /// Misbehave: in place of that signature, something that is none
+    #[arg(long)]
+    malformed_signature: bool,
+    #[command(flatten)]
+    faults: HardwareSignature,
+    /// Misbehave: the hardware key is lost, and the phone says so
+    #[arg(long, conflicts_with_all = ["signature", "hardware_unavailable", "hardware_refuses"])]
+    lost_hardware_key: bool,
+    /// Misbehave: the hardware key cannot be used now, and the phone says so
+    #[arg(long, conflicts_with_all = ["signature", "hardware_refuses"])]
+    hardware_unavailable: bool,
+    /// Misbehave: the hardware refuses to sign, and the phone says so
+    #[arg(long, conflicts_with = "signature")]
+    hardware_refuses: bool,
+    /// Misbehave: send the finished answer twice
+    #[arg(long, conflicts_with = "changed_replay")]
+    replay: bool,
+    /// Misbehave: answer the same challenge a second time, with the other decision
+    #[arg(long)]
+    changed_replay: bool,
+    /// Misbehave: another device token than the registered one
+    #[arg(long)]
+    wrong_device_token: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Shows the phone.
+#[derive(Debug, Args)]
+struct Show {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Why a command did not end well.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("--qr is not the text of an activation's QR code")]
+    NotAPayload,
+    #[error("{} cannot be read as a PIN file", .0.display())]
+    PinFile(PathBuf),
+    #[error("nobody can be asked here: say --yes or --reject")]
+    NobodyToAsk,
+    #[error("the operation was left as it is")]
+    LeftAlone,
+    #[error("whether the server took the new keys is not known; they are kept in {}", .0.display())]
+    Unknown(PathBuf, #[source] DeviceError),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Device(error.into())
+    }
+}
+
+impl Failure {
+    /// Whether the command line was at fault, or what came of it.
+    fn exit(&self) -> Exit {
+        use ClientError::{Address, Authority, NoAuthority};
+        match self {
+            Self::Device(
+                DeviceError::Client(Address(_) | NoAuthority | Authority(_))
+                | DeviceError::Version(_)
+                | DeviceError::PinMissing
+                | DeviceError::NoHardwareKey,
+            )
+            | Self::State(StateError::Exists(_))
+            | Self::NotAPayload
+            | Self::PinFile(_)
+            | Self::NobodyToAsk => Exit::Usage,
+            Self::Device(_) | Self::State(_) | Self::LeftAlone | Self::Unknown(..) => Exit::Failed,
+        }
+    }
+
+    fn refusal(&self) -> Option<&crate::device::Refusal> {
+        match self {
+            Self::Device(DeviceError::Client(error))
+            | Self::Unknown(_, DeviceError::Client(error)) => error.refusal(),
+            Self::Device(_)
+            | Self::State(_)
+            | Self::NotAPayload
+            | Self::PinFile(_)
+            | Self::NobodyToAsk
+            | Self::LeftAlone
+            | Self::Unknown(..) => None,
+        }
+    }
+}
+
+/// Runs the simulated phone. Exit code 0 if the server accepted.
+pub fn run(arguments: &Arguments) -> Exit {
+    let (json, ended) = match &arguments.action {
+        Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
+        Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
+        Action::Show(arguments) => (arguments.common.json, show(arguments)),
+    };
+    ended.unwrap_or_else(|failure| {
+        if json {
+            let refusal = failure.refusal();
+            let code = refusal.map(|refusal| &refusal.code);
+            let status = refusal.map(|refusal| refusal.status);
+            let error = json!({ "code": code, "status": status, "message": failure.to_string() });
+            println!("{}", json!({ "accepted": false, "error": error }));
+        } else {
+            report(&failure);
+        }
+        failure.exit()
+    })
+}
+
+fn activate(arguments: &Activate) -> Result<Exit, Failure> {
+    let state = &arguments.common.state;
+    let previous = previous(arguments)?;
+    let server = arguments.server.as_deref();
+    let server = server.or(previous.as_ref().map(Phone::server)).unwrap_or(SERVER);
+    let client = Client::new(server, arguments.ca.as_deref())?;
+    let options = activation_options(arguments)?;
+    let offer = redemption(arguments)?.start(&client)?.offer(
+        client.server(),
+        &options,
+        previous.as_ref(),
+        &SystemEntropy,
+    )?;
+    let (phone, finished) = finish(&client, &offer, state)?;
+    if arguments.common.json {
+        println!("{}", activated_json(phone.as_ref(), &finished)?);
+    } else if let Some(phone) = &phone {
+        println!("activated: the keys are in {}", state.display());
+        print!("{}", described(phone)?);
+    } else {
+        println!("refused: the server did not take the keys, and this activation is over");
+    }
+    Ok(if phone.is_some() { Exit::Ok } else { Exit::Failed })
+}
+
+/// The phone that is to be re-activated. Whatever would be in the way of the
+/// new keys is found out before the code is spent.
+fn previous(arguments: &Activate) -> Result<Option<Phone>, Failure> {
+    let state = &arguments.common.state;
+    must_not_exist(&pending(state))?;
+    if arguments.again {
+        return Ok(Some(load(state)?));
+    }
+    must_not_exist(state)?;
+    Ok(None)
+}
+
+fn must_not_exist(path: &Path) -> Result<(), StateError> {
+    match path.symlink_metadata() {
+        Ok(_) => Err(StateError::Exists(path.to_path_buf())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Where keys wait that the server may or may not have taken.
+fn pending(state: &Path) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(".pending");
+    PathBuf::from(name)
+}
+
+fn redemption(arguments: &Activate) -> Result<Redemption, Failure> {
+    let version = arguments.client_version.as_deref();
+    match (&arguments.qr, &arguments.application, &arguments.code) {
+        (None, Some(application), Some(code)) => {
+            Ok(Redemption::by_code(*application, &code.0, version, &SystemEntropy)?)
+        }
+        // The command line's rules leave only the QR payload.
+        (qr, _, _) => {
+            let text = qr.as_ref().map_or("", |qr| qr.0.trim());
+            let payload: QrPayload = text.parse().map_err(|_| Failure::NotAPayload)?;
+            Ok(Redemption::by_qr(&payload, version, &SystemEntropy)?)
+        }
+    }
+}
+
+fn activation_options(arguments: &Activate) -> Result<ActivationOptions, Failure> {
+    let hardware = if arguments.no_hardware {
+        Hardware::Unsupported
+    } else if arguments.failing_hardware {
+        Hardware::GenerationFailed
+    } else {
+        Hardware::Working
+    };
+    Ok(ActivationOptions {
+        pin: pin(&arguments.pin)?,
+        biometric: arguments.biometric,
+        hardware,
+        hardware_fault: arguments.faults.fault(),
+        client_data: arguments.client_data.clone().map(String::into_bytes),
+        risk_data: arguments.risk_data.clone().map(String::into_bytes),
+    })
+}
+
+/// Sends the offer. The new keys are on disk before the server may take them, so
+/// that an answer that is lost, or a process that dies here, loses none that are
+/// in force; the old ones stay until it is known.
+fn finish(
+    client: &Client,
+    offer: &Offer,
+    state: &Path,
+) -> Result<(Option<Phone>, FinishedActivation), Failure> {
+    let pending = pending(state);
+    save_new(offer.phone(), &pending)?;
+    let ended = match offer.finish(client) {
+        Err(error) if !is_refusal(&error) => return Err(Failure::Unknown(pending, error)),
+        Err(error) => Err(error.into()),
+        Ok((phone, finished)) => {
+            if let Some(phone) = &phone {
+                save_over(phone, state)?;
+            }
+            Ok((phone, finished))
+        }
+    };
+    // Left behind it would only be in the way of the next activation.
+    let removed = fs::remove_file(&pending);
+    removed.map_err(|cause| StateError::Io { path: pending, cause })?;
+    ended
+}
+
+/// Whether the server certainly did not do what it was asked.
+fn is_refusal(error: &DeviceError) -> bool {
+    // Of a 5xx it is not certain.
+    matches!(error, DeviceError::Client(error) if error.refusal().is_some_and(|it| it.status < 500))
+}
+
+fn authenticate(arguments: &Authenticate) -> Result<Exit, Failure> {
+    let common = &arguments.common;
+    let can_ask = !common.json && io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !can_ask && !arguments.yes && !arguments.reject {
+        return Err(Failure::NobodyToAsk);
+    }
+    let phone = load(&common.state)?;
+    let client = Client::new(phone.server(), arguments.ca.as_deref())?;
+    let mut options = authentication_options(arguments)?;
+    let answering = authenticate_start(&client, &phone, &options)?;
+    if !common.json {
+        print!("{}", shown(answering.started()));
+    }
+    if !arguments.yes && !arguments.reject {
+        options.decision = ask()?;
+    }
+    let outcome = answering.finish(&client, &phone, &options, &SystemEntropy)?;
+    if common.json {
+        println!("{}", outcome_json(answering.started(), options.decision, &outcome));
+    } else {
+        print!("{}", outcome_words(&outcome));
+    }
+    Ok(if outcome.finished.accepted { Exit::Ok } else { Exit::Failed })
+}
+
+fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOptions, Failure> {
+    let old = arguments.old_client.then(|| OLD_CLIENT.to_owned());
+    Ok(AuthenticationOptions {
+        operation: arguments.operation,
+        method: arguments.method,
+        pin: pin(&arguments.pin)?,
+        decision: if arguments.reject { Decision::Reject } else { Decision::Approve },
+        client_version: arguments.client_version.clone().or(old),
+        client_data: arguments.client_data.clone().map(String::into_bytes),
+        risk_data: arguments.risk_data.clone().map(String::into_bytes),
+        misbehaviour: misbehaviour(arguments),
+    })
+}
+
+fn misbehaviour(arguments: &Authenticate) -> Misbehaviour {
+    Misbehaviour {
+        wrong_pin: arguments.wrong_pin,
+        software: said(arguments.bad_signature, SoftwareFault::BadSignature)
+            .or(said(arguments.malformed_signature, SoftwareFault::Malformed)),
+        hardware: arguments
+            .faults
+            .fault()
+            .or(said(arguments.lost_hardware_key, HardwareFault::KeyLost))
+            .or(said(arguments.hardware_unavailable, HardwareFault::KeyUnavailable))
+            .or(said(arguments.hardware_refuses, HardwareFault::SigningFailed)),
+        wrong_device_token: arguments.wrong_device_token,
+        repetition: said(arguments.replay, Repetition::Same)
+            .or(said(arguments.changed_replay, Repetition::Changed)),
+    }
+}
+
+/// The fault, if its flag was given.
+fn said<T>(flag: bool, fault: T) -> Option<T> {
+    flag.then_some(fault)
+}
+
+impl HardwareSignature {
+    fn fault(self) -> Option<HardwareFault> {
+        said(self.bad_hardware_signature, HardwareFault::BadSignature)
+            .or(said(self.malformed_hardware_signature, HardwareFault::Malformed))
+            .or(said(self.no_hardware_signature, HardwareFault::NoSignature))
+    }
+}
+
+fn show(arguments: &Show) -> Result<Exit, Failure> {
+    let phone = load(&arguments.common.state)?;
+    if arguments.common.json {
+        println!("{}", phone_json(&phone)?);
+    } else {
+        print!("{}", described(&phone)?);
+    }
+    Ok(Exit::Ok)
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    Method::parse(text).ok_or_else(|| {
+        let words: Vec<_> = Method::ALL.iter().map(|method| method.as_str()).collect();
+        format!("one of {}", words.join(", "))
+    })
+}
+
+fn pin(given: &Pin) -> Result<Option<Zeroizing<String>>, Failure> {
+    let Some(path) = &given.pin_file else {
+        return Ok(given.pin.as_ref().map(|pin| pin.0.clone()));
+    };
+    let mut text = Zeroizing::new(String::with_capacity(PIN_FILE_MAX as usize));
+    let read = if path.as_os_str() == "-" {
+        io::stdin().lock().take(PIN_FILE_MAX).read_to_string(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(PIN_FILE_MAX).read_to_string(&mut text))
+    };
+    read.map_err(|_| Failure::PinFile(path.clone()))?;
+    Ok(Some(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+}
+
+/// What the user decides, asked on the terminal.
+fn ask() -> Result<Decision, Failure> {
+    eprint!("approve? y: approve, n: reject, anything else: leave it ");
+    // A prompt that cannot be shown is still answered or not.
+    let _ = io::stderr().flush();
+    let mut line = String::new();
+    let read = io::stdin().lock().take(PIN_FILE_MAX).read_line(&mut line);
+    match (read, line.trim()) {
+        (Ok(_), "y" | "Y") => Ok(Decision::Approve),
+        (Ok(_), "n" | "N") => Ok(Decision::Reject),
+        (Ok(_) | Err(_), _) => Err(Failure::LeftAlone),
+    }
+}
+
+/// What the user is to see before deciding, safe to print.
+fn shown(started: &StartedAuthentication) -> String {
+    let mut text = format!("operation {} asks for {}\n", started.operation_id, started.level);
+    if let Some(context) = &started.context {
+        let kind = started.context_type.as_deref().unwrap_or("no media type");
+        let is_text = kind.to_ascii_lowercase().starts_with("text/");
+        let kind = printable(kind).replace('\n', " ");
+        match std::str::from_utf8(&context.octets.0) {
+            Ok(words) if is_text => text.push_str(&quoted("shown to you", words)),
+            Ok(_) | Err(_) => {
+                let length = context.octets.0.len();
+                text.push_str(&format!("shown to you: {length} bytes of {kind}\n"));
+            }
+        }
+    }
+    if let Some(data) = &started.data_to_sign {
+        match std::str::from_utf8(&data.octets.0) {
+            Ok(words) => text.push_str(&quoted("signed by you", words)),
+            Err(_) => text.push_str(&format!("signed by you: {} bytes\n", data.octets.0.len())),
+        }
+    }
+    text
+}
+
+/// Others' text below a title, each line behind a bar: nothing in it can pass
+/// for a line of ours.
+fn quoted(title: &str, words: &str) -> String {
+    let lines = printable(words);
+    let lines: Vec<_> = lines.split('\n').map(|line| format!("  | {line}\n")).collect();
+    format!("{title}:\n{}", lines.concat())
+}
+
+fn outcome_words(outcome: &Outcome) -> String {
+    let mut text = judged_words(&outcome.finished);
+    match &outcome.repeated {
+        None => {}
+        Some(Ok(finished)) => {
+            text.push_str(&format!("the second time: {}", judged_words(finished)));
+        }
+        Some(Err(error)) => text.push_str(&format!("the second time: {error}\n")),
+    }
+    text
+}
+
+fn judged_words(finished: &FinishedAuthentication) -> String {
+    let verdict = if finished.accepted { "accepted" } else { "refused" };
+    let mut text = format!("{verdict}: the operation is {}", finished.state);
+    if !finished.accepted {
+        text.push_str(&format!("; attempts left: {}", finished.remaining_attempts));
+    }
+    for (said, words) in [
+        (finished.last_attempt, "; one more failure locks the registration"),
+        (finished.locked, "; the registration is locked"),
+        (finished.must_reactivate, "; it must be activated again"),
+    ] {
+        if said {
+            text.push_str(words);
+        }
+    }
+    text + "\n"
+}
+
+fn outcome_json(started: &StartedAuthentication, decision: Decision, outcome: &Outcome) -> Value {
+    let mut object = json!(outcome.finished);
+    object["operation_id"] = json!(outcome.operation_id);
+    object["method"] = json!(outcome.method);
+    object["decision"] = json!(decision);
+    object["level"] = json!(started.level);
+    if let Some(context) = &started.context {
+        object["context"] = json!({ "type": started.context_type, "octets": context.octets });
+    }
+    if let Some(data) = &started.data_to_sign {
+        object["data_to_sign"] = json!(data.octets);
+    }
+    object["repeated"] = match &outcome.repeated {
+        None => Value::Null,
+        Some(Ok(finished)) => json!(finished),
+        Some(Err(error)) => {
+            let refusal = error.refusal();
+            let code = refusal.map(|refusal| &refusal.code);
+            let status = refusal.map(|refusal| refusal.status);
+            json!({ "error": { "code": code, "status": status, "message": error.to_string() } })
+        }
+    };
+    object
+}
+
+fn activated_json(
+    phone: Option<&Phone>,
+    finished: &FinishedActivation,
+) -> Result<Value, DeviceError> {
+    let mut object = json!(finished);
+    object["phone"] = phone.map(phone_json).transpose()?.unwrap_or(Value::Null);
+    Ok(object)
+}
+
+fn phone_json(phone: &Phone) -> Result<Value, DeviceError> {
+    let method = |method: Method| {
+        let id = phone.key_id(method)?.map(|id| Octets32(id.0));
+        Ok::<_, DeviceError>(json!({ "method": method, "key_id": id }))
+    };
+    let methods: Vec<_> =
+        phone.methods().into_iter().map(method).collect::<Result<_, DeviceError>>()?;
+    let (hardware, why) = match phone.hardware_key_id()? {
+        Ok(id) => (Some(json!({ "key_id": Octets32(id.0) })), None),
+        Err(why) => (None, Some(why.claim())),
+    };
+    Ok(json!({
+        "server": phone.server(),
+        "application_id": phone.application_id(),
+        "registration_id": phone.registration_id(),
+        "client_version": phone.client_version(),
+        "software_keys": methods,
+        "hardware_key": hardware,
+        "no_hardware_key": why,
+    }))
+}
+
+/// The phone in words.
+fn described(phone: &Phone) -> Result<String, DeviceError> {
+    let mut lines = vec![
+        ("server".to_owned(), phone.server().to_owned()),
+        ("application".to_owned(), phone.application_id().to_string()),
+        ("registration".to_owned(), phone.registration_id().to_string()),
+        ("client version".to_owned(), phone.client_version().to_string()),
+    ];
+    for method in phone.methods() {
+        // The id would tell which PIN is the right one.
+        let id =
+            phone.key_id(method)?.map_or("known with the PIN alone".into(), |id| id.to_string());
+        lines.push((method.to_string(), id));
+    }
+    let hardware = match phone.hardware_key_id()? {
+        Ok(id) => id.to_string(),
+        Err(NoHardwareKey::Unsupported) => "none: this device has no secure hardware".to_owned(),
+        Err(NoHardwareKey::NotActivated) => "none came of the activation".to_owned(),
+    };
+    lines.push(("HARDWARE".to_owned(), hardware));
+    Ok(lines.iter().map(|(name, value)| format!("  {name:<16}  {}\n", printable(value))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use engine::ids::Micros;
+    use engine::reasons::OperationState;
+    use engine::terms::Level;
+
+    use super::*;
+    use crate::wire::device::Salted;
+    use crate::wire::{Moment, Octets};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(words: &str) -> Result<Action, clap::Error> {
+        Line::try_parse_from(words.split(' ')).map(|line| line.arguments.action)
+    }
+
+    fn authenticating(words: &str) -> Authenticate {
+        match parse(&format!("device authenticate {words}")).unwrap() {
+            Action::Authenticate(arguments) => *arguments,
+            Action::Activate(_) | Action::Show(_) => panic!("another action"),
+        }
+    }
+
+    const ID: &str = "018bcfe5-6800-7fff-bfff-ffffffffffff";
+
+    #[test]
+    fn an_activation_needs_exactly_one_secret_and_a_code_its_application() {
+        for (words, fits) in [
+            (format!("--application {ID} --code 1"), true),
+            ("--qr x".to_owned(), true),
+            ("--code 1".to_owned(), false),
+            (format!("--application {ID}"), false),
+            (format!("--application {ID} --code 1 --qr x"), false),
+            (format!("--application {ID} --qr x"), false),
+            ("--qr x --no-hardware --bad-hardware-signature".to_owned(), false),
+            ("--qr x --pin 1 --pin-file f".to_owned(), false),
+            ("--qr x --bad-hardware-signature --no-hardware-signature".to_owned(), false),
+        ] {
+            assert_eq!(parse(&format!("device activate {words}")).is_ok(), fits, "{words}");
+        }
+    }
+
+    #[test]
+    fn no_secret_of_the_command_line_is_in_debug() {
+        let line = format!("device activate --application {ID} --code 8642 --pin 2580 --json");
+        let shown = format!("{:?}", parse(&line).unwrap());
+        assert!(!shown.contains("8642") && !shown.contains("2580"), "{shown}");
+        assert!(!format!("{:?}", parse("device activate --qr 8642").unwrap()).contains("8642"));
+    }
+
+    #[test]
+    fn each_flag_is_one_misbehaviour_and_some_exclude_each_other() {
+        let none = Misbehaviour::default();
+        let hardware = |fault| Misbehaviour { hardware: Some(fault), ..none.clone() };
+        let software = |fault| Misbehaviour { software: Some(fault), ..none.clone() };
+        let twice = |how| Misbehaviour { repetition: Some(how), ..none.clone() };
+        for (flag, wanted) in [
+            ("--yes", none.clone()),
+            ("--wrong-pin", Misbehaviour { wrong_pin: true, ..none.clone() }),
+            ("--wrong-device-token", Misbehaviour { wrong_device_token: true, ..none.clone() }),
+            ("--bad-signature", software(SoftwareFault::BadSignature)),
+            ("--malformed-signature", software(SoftwareFault::Malformed)),
+            ("--bad-hardware-signature", hardware(HardwareFault::BadSignature)),
+            ("--malformed-hardware-signature", hardware(HardwareFault::Malformed)),
+            ("--no-hardware-signature", hardware(HardwareFault::NoSignature)),
+            ("--lost-hardware-key", hardware(HardwareFault::KeyLost)),
+            ("--hardware-unavailable", hardware(HardwareFault::KeyUnavailable)),
+            ("--hardware-refuses", hardware(HardwareFault::SigningFailed)),
+            ("--replay", twice(Repetition::Same)),
+            ("--changed-replay", twice(Repetition::Changed)),
+        ] {
+            assert_eq!(misbehaviour(&authenticating(flag)), wanted, "{flag}");
+        }
+        let old = authentication_options(&authenticating("--old-client")).unwrap();
+        assert_eq!(old.client_version.as_deref(), Some("3.7"));
+        for both in [
+            "--yes --reject",
+            "--replay --changed-replay",
+            "--bad-signature --malformed-signature",
+            "--lost-hardware-key --bad-hardware-signature",
+            "--lost-hardware-key --hardware-refuses",
+            "--hardware-unavailable --hardware-refuses",
+            "--old-client --client-version 3.7",
+            "--method PIN",
+        ] {
+            assert!(parse(&format!("device authenticate {both}")).is_err(), "{both}");
+        }
+    }
+
+    #[test]
+    fn a_pin_file_gives_its_first_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        fs::write(&path, "2580\nnot this\n").unwrap();
+        let given = Pin { pin: None, pin_file: Some(path) };
+        assert_eq!(pin(&given).unwrap().unwrap().as_str(), "2580");
+        let missing = Pin { pin: None, pin_file: Some("/nowhere/pin".into()) };
+        assert_eq!(pin(&missing).unwrap_err().exit(), Exit::Usage);
+    }
+
+    fn started(kind: Option<&str>, context: &[u8]) -> StartedAuthentication {
+        let salted =
+            |octets: &[u8]| Salted { salt: Octets32([0; 32]), octets: Octets(octets.to_vec()) };
+        StartedAuthentication {
+            operation_id: Id([8; 16]),
+            application_id: Id([1; 16]),
+            challenge: Octets32([9; 32]),
+            level: Level::OneFactor,
+            methods: vec![Method::Device],
+            context: Some(salted(context)),
+            context_type: kind.map(str::to_owned),
+            data_to_sign: Some(salted(b"\xff\xfe")),
+            expires_at: Moment(Micros(0)),
+            remaining_attempts: 3,
+        }
+    }
+
+    #[test]
+    fn the_context_is_shown_as_text_only_if_it_is_text_and_never_as_our_words() {
+        let text = shown(&started(Some("text/plain"), b"Pay 5\naccepted: all is well\x1b[2J"));
+        assert!(text.contains("  | Pay 5\n  | accepted: all is well\\u{1b}[2J\n"), "{text}");
+        assert!(text.ends_with("signed by you: 2 bytes\n"), "{text}");
+        for (kind, context) in [
+            (Some("text/plain"), &b"\xff12"[..]),
+            (Some("application/json"), b"{1}"),
+            (Some("application/text/"), b"123"),
+        ] {
+            let text = shown(&started(kind, context));
+            assert!(text.contains("shown to you: 3 bytes of "), "{text}");
+        }
+        let text = shown(&started(Some("a\x1b[2J\naccepted"), b"123"));
+        assert!(text.contains("3 bytes of a\\u{1b}[2J accepted\n"), "{text}");
+        assert!(shown(&started(None, b"123")).contains("3 bytes of no media type"));
+    }
+
+    fn judged(accepted: bool) -> FinishedAuthentication {
+        FinishedAuthentication {
+            accepted,
+            state: if accepted { OperationState::Completed } else { OperationState::Pending },
+            remaining_attempts: 1,
+            last_attempt: !accepted,
+            locked: false,
+            must_reactivate: false,
+        }
+    }
+
+    #[test]
+    fn words_and_json_tell_both_answers_of_a_replay() {
+        let outcome = Outcome {
+            operation_id: Id([8; 16]),
+            method: Method::DevicePin,
+            finished: judged(false),
+            repeated: Some(Ok(judged(true))),
+        };
+        assert_eq!(
+            outcome_words(&outcome),
+            "refused: the operation is PENDING; attempts left: 1; one more failure locks the \
+             registration\nthe second time: accepted: the operation is COMPLETED\n"
+        );
+        let object = outcome_json(&started(None, b"1"), Decision::Approve, &outcome);
+        assert_eq!(object["accepted"], false);
+        assert_eq!(object["state"], "PENDING");
+        assert_eq!(object["method"], "DEVICE:PIN");
+        assert_eq!(object["context"]["octets"], "MQ");
+        assert_eq!(object["repeated"]["accepted"], true);
+    }
+
+    #[test]
+    fn what_the_server_may_have_done_is_told_from_what_it_certainly_did_not() {
+        let refused = |status| {
+            let refusal = crate::device::Refusal {
+                status,
+                code: "busy".to_owned(),
+                detail: None,
+                errors: Vec::new(),
+                retry_after_s: None,
+            };
+            DeviceError::Client(ClientError::Refused(Box::new(refusal)))
+        };
+        assert!(is_refusal(&refused(409)) && is_refusal(&refused(499)));
+        assert!(!is_refusal(&refused(500)));
+        assert!(!is_refusal(&DeviceError::Client(ClientError::TooLong { status: 200 })));
+    }
+}

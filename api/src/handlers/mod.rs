@@ -1,0 +1,72 @@
+//! The endpoints. A handler reads, asks the rules, and words the answer.
+//!
+//! - [`admin`]: applications, their configuration, API keys.
+//! - [`activations`], [`registrations`], [`operations`]: for service providers.
+//! - [`device_activation`], [`device_authentication`]: for devices.
+
+pub mod activations;
+pub mod admin;
+pub mod device_activation;
+pub mod device_authentication;
+mod judging;
+pub mod operations;
+pub mod registrations;
+
+use actix_web::web::{self, ServiceConfig};
+
+/// Adds every endpoint over the store.
+pub fn configure(config: &mut ServiceConfig) {
+    admin(config);
+    provider(config);
+    device(config);
+}
+
+fn admin(config: &mut ServiceConfig) {
+    let keys = "/admin/v1/api-keys";
+    let applications = "/admin/v1/applications";
+    config
+        .service(web::resource(keys).post(admin::create_api_key).get(admin::list_api_keys))
+        .service(web::resource(format!("{keys}/{{id}}")).get(admin::api_key))
+        .service(web::resource(format!("{keys}/{{id}}/revoke")).post(admin::revoke_api_key))
+        .service(
+            web::resource(applications)
+                .post(admin::create_application)
+                .get(admin::list_applications),
+        )
+        .service(web::resource(format!("{applications}/{{id}}")).get(admin::application))
+        .service(
+            web::resource(format!("{applications}/{{id}}/configuration"))
+                .patch(admin::change_configuration),
+        )
+        .service(web::resource("/admin/v1/status").get(admin::status))
+        .service(web::resource("/admin/v1/clock/confirm").post(admin::confirm_clock));
+}
+
+fn provider(config: &mut ServiceConfig) {
+    config
+        .service(web::resource("/v1/activations").post(activations::request))
+        .service(web::resource("/v1/activations/{id}").get(activations::activation))
+        .service(web::resource("/v1/activations/{id}/cancel").post(activations::cancel))
+        .service(web::resource("/v1/registrations/{id}").get(registrations::registration))
+        .service(
+            web::resource("/v1/registrations/{id}/activations").post(activations::request_again),
+        )
+        .service(web::resource("/v1/registrations/{id}/lock").post(registrations::lock))
+        .service(web::resource("/v1/registrations/{id}/unlock").post(registrations::unlock))
+        .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
+        .service(web::resource("/v1/operations").post(operations::create))
+        .service(web::resource("/v1/operations/{id}").get(operations::operation))
+        .service(web::resource("/v1/operations/{id}/cancel").post(operations::cancel));
+}
+
+fn device(config: &mut ServiceConfig) {
+    config
+        .service(web::resource("/device/v1/activations/start").post(device_activation::start))
+        .service(
+            web::resource("/device/v1/activations/{id}/finish").post(device_activation::finish),
+        )
+        .service(web::resource("/device/v1/operations/start").post(device_authentication::start))
+        .service(
+            web::resource("/device/v1/operations/{id}/finish").post(device_authentication::finish),
+        );
+}

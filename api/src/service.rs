@@ -1,0 +1,288 @@
+//! The whole server: HTTP over an open store, from start to clean stop.
+//!
+//! It listens first and opens the store then, so that a load balancer sees
+//! `/readyz` say "starting" while a long log is caught up.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::{self, Data};
+use engine::Keytrail;
+use engine::command::{Refusal, Want};
+use engine::machine::{Clock, Entropy, fresh_id};
+use storage::keys::KeyError;
+use storage::open::{OpenError, OpenReport, Options, Store};
+use storage::sequencer::{ExecuteError, Stopped};
+use tokio::task::JoinHandle;
+
+use crate::app::{App, Slot};
+use crate::auth::credential::Credential;
+use crate::auth::first_key;
+use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
+use crate::refusals::WINDOW_S;
+use crate::server::{self, Running, told_to_stop};
+use crate::settings::Settings;
+
+/// Longest time a request body may take to arrive, in seconds.
+const BODY_S_MAX: u64 = 10;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot listen.
+    #[error(transparent)]
+    Http(#[from] server::StartError),
+    /// The store cannot be opened.
+    #[error("cannot open {folder}")]
+    Open {
+        /// The store's folder.
+        folder: String,
+        /// Why not.
+        source: OpenError,
+    },
+    /// A secret of the server cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The first administrator key could not be handed over.
+    #[error("the first administrator key could not be handed over")]
+    FirstKey(#[source] io::Error),
+    /// The log could not be begun.
+    #[error("the log could not be begun")]
+    Begin(#[source] ExecuteError<Refusal>),
+    /// The thread that opened the store is gone.
+    #[error("opening the store failed")]
+    Gone(#[from] tokio::task::JoinError),
+}
+
+/// Why the server did not stop cleanly. Nothing that was answered is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The HTTP server.
+    #[error("the HTTP server did not stop cleanly")]
+    Http(#[from] io::Error),
+    /// The writer.
+    #[error("the store did not stop cleanly")]
+    Store(#[from] Stopped),
+    /// The thread that closed the store is gone.
+    #[error("closing the store failed")]
+    Gone(#[from] tokio::task::JoinError),
+}
+
+/// The machine, or what stands for it in a test.
+#[derive(Clone)]
+pub struct Ports {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Unpredictable bytes.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Takes the first administrator key of a new log.
+pub type HandOver = Box<dyn FnOnce(&Credential) -> io::Result<()>>;
+
+/// A server that runs.
+pub struct Service {
+    running: Running,
+    store: Store<Keytrail>,
+    app: Arc<App>,
+    windows: JoinHandle<()>,
+}
+
+impl Service {
+    /// Starts on the current actix system; ready on return.
+    ///
+    /// A new log begins with an administrator key that goes to `hand_over` first.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing listens then.
+    pub async fn start(
+        settings: &Settings,
+        ports: &Ports,
+        hand_over: HandOver,
+    ) -> Result<Self, StartError> {
+        let (edge, slot) = (edge(settings, ports), Data::new(Slot::default()));
+        let routes = {
+            let slot = slot.clone();
+            move |config: &mut web::ServiceConfig| {
+                config.app_data(slot.clone()).configure(crate::handlers::configure);
+            }
+        };
+        let running = server::start(settings, edge.clone(), routes)?;
+        match Self::open(settings, ports, hand_over).await {
+            Ok((store, app)) => {
+                slot.fill(Arc::clone(&app));
+                edge.enter(Phase::Ready);
+                let windows = actix_web::rt::spawn(write_refusals(Arc::clone(&app)));
+                Ok(Self { running, store, app, windows })
+            }
+            Err(error) => {
+                // What kept the store closed is what the operator must see.
+                let _ = running.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(
+        settings: &Settings,
+        ports: &Ports,
+        hand_over: HandOver,
+    ) -> Result<(Store<Keytrail>, Arc<App>), StartError> {
+        let (folder, options) = (settings.data.clone(), options(settings, ports));
+        let opened = web::block(move || Store::<Keytrail>::open(&folder, options)).await;
+        let folder = || settings.data.display().to_string();
+        let store = opened
+            .map_err(|_| StartError::Begin(ExecuteError::Stopped))?
+            .map_err(|source| StartError::Open { folder: folder(), source })?;
+        tell(&store.report);
+        let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
+        let app = Arc::new(App::new(&store, clock, entropy)?);
+        if app.is_new() {
+            let key = first_key::generate(&*ports.clock, &*ports.entropy);
+            hand_over(&key).map_err(StartError::FirstKey)?;
+            app.begin(&key).await.map_err(StartError::Begin)?;
+        }
+        Ok((store, app))
+    }
+
+    /// Its base URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.running.url()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.running.address()
+    }
+
+    /// What its handlers work with.
+    #[must_use]
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Serves until the process is told to stop, then stops cleanly. Told a
+    /// second time, it stops at once, as if it had been killed.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError`].
+    pub async fn until_stopped(self) -> Result<(), StopError> {
+        told_to_stop().await?;
+        tracing::info!("stopping: finishing the requests that are being served");
+        tokio::select! {
+            stopped = self.stop() => stopped,
+            told = told_to_stop() => {
+                told?;
+                Err(io::Error::other("told twice to stop; requests were cut off").into())
+            }
+        }
+    }
+
+    /// Takes nothing new, finishes what is being served, and closes the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError`].
+    pub async fn stop(self) -> Result<(), StopError> {
+        self.running.stop().await?;
+        self.windows.abort();
+        write_window(&self.app).await;
+        let store = self.store;
+        tokio::task::spawn_blocking(move || store.close()).await??;
+        Ok(())
+    }
+}
+
+fn edge(settings: &Settings, ports: &Ports) -> Data<Edge> {
+    let limits =
+        RequestLimits { request_bytes_max: settings.request_bytes_max, body_s_max: BODY_S_MAX };
+    let peers = if settings.insecure_behind_proxy { Peers::BehindProxy } else { Peers::Direct };
+    let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
+    Data::new(Edge::new(clock, entropy, limits, peers))
+}
+
+fn options(settings: &Settings, ports: &Ports) -> Options {
+    let drawn = || format!("keytrail/{}", fresh_id(&*ports.clock, &*ports.entropy));
+    let origin = settings.origin.clone().unwrap_or_else(drawn);
+    let mut options = Options::new(&origin, Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
+    options.queue_max = settings.queue_length;
+    options.cache_bytes = settings.cache_mib << 19;
+    options.sled_cache_bytes = settings.cache_mib << 19;
+    options.journal.limits.bytes = settings.segment_mib << 20;
+    options.progress = Some(progress(Arc::clone(&ports.clock)));
+    options
+}
+
+/// Says at most once a second how far catching up has come.
+fn progress(clock: Arc<dyn Clock>) -> storage::open::Progress {
+    let last = std::sync::atomic::AtomicU64::new(0);
+    Arc::new(move |done, of| {
+        let second = clock.monotonic().0 / 1_000_000;
+        if last.swap(second, std::sync::atomic::Ordering::Relaxed) != second {
+            tracing::info!(done, of, "catching up with the log");
+        }
+    })
+}
+
+/// Puts into the log of the process what opening found and did.
+fn tell(report: &OpenReport) {
+    let OpenReport {
+        journal,
+        store_set_aside,
+        state_remade,
+        from_snapshot,
+        replayed,
+        copied,
+        keys_repaired,
+        lost_subjects,
+        unknown_subjects,
+    } = report;
+    if let Some(cut) = &journal.cut {
+        tracing::warn!(%cut, "an unfinished group at the end of the journal was cut");
+    }
+    for repaired in &journal.repaired {
+        tracing::warn!(%repaired, "the journal was repaired from the second copy");
+    }
+    if let Some(why) = store_set_aside {
+        tracing::warn!(why, "the folder store was set aside and is made again");
+    }
+    if let Some(why) = state_remade.as_ref().filter(|_| !journal.created) {
+        let from = from_snapshot.map(|position| position.0);
+        tracing::warn!(why, ?from, "state was made again from the log");
+    }
+    if *keys_repaired > 0 {
+        tracing::warn!(keys_repaired, "keys were missing in one of the two files of subjects");
+    }
+    if *lost_subjects > 0 {
+        tracing::warn!(lost_subjects, "keys of users are lost; that was accepted");
+    }
+    if *unknown_subjects > 0 {
+        tracing::warn!(unknown_subjects, "records are sealed for users that keys/ has never had");
+    }
+    tracing::info!(replayed, copied, "the store is open");
+}
+
+/// Ends a window of refusals every [`WINDOW_S`] seconds.
+async fn write_refusals(app: Arc<App>) {
+    let mut every = tokio::time::interval(Duration::from_secs(WINDOW_S));
+    every.tick().await;
+    loop {
+        every.tick().await;
+        write_window(&app).await;
+    }
+}
+
+/// Writes the counts of the present window, if there are any.
+pub async fn write_window(app: &App) {
+    let Some(counts) = app.refusals.take(app.clock.wall()) else { return };
+    if let Err(error) = app.execute_own(Want::CountRefusals(counts.clone())).await {
+        tracing::warn!(%error, "counts of refused requests wait for the next window");
+        app.refusals.put_back(&counts);
+    }
+}

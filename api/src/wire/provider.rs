@@ -1,0 +1,278 @@
+//! Bodies between a service provider's back end and the server.
+
+use engine::ids::Id;
+use engine::reasons::{
+    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, LockReason,
+    OperationState, ReasonGiven, RegistrationState,
+};
+use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::words::{
+    ActivationFailureWord, ActivationStateWord, AuthenticationFailureWord, CancelReasonWord,
+    DecisionWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord, LockReasonWord,
+    MethodWord, OperationStateWord, ReasonGivenWord, RegistrationStateWord, Uuid,
+};
+use super::{Moment, Octets, Octets32};
+
+/// Asks for the activation of a new registration.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestActivation {
+    /// The application.
+    #[schema(value_type = Uuid)]
+    pub application_id: Id,
+    /// The service provider's own name for the user, 1 to 256 bytes. Stored encrypted.
+    #[schema(min_length = 1, max_length = 256)]
+    pub user_ref: String,
+}
+
+/// An activation and the secrets that redeem it. Show them to the user alone.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RequestedActivation {
+    /// The activation.
+    #[serde(flatten)]
+    pub activation: Activation,
+    /// The code that the user types.
+    pub code: String,
+    /// The text of the QR code that the user scans instead.
+    pub qr_payload: String,
+}
+
+/// An activation.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Activation {
+    /// Its id.
+    #[schema(value_type = Uuid)]
+    pub activation_id: Id,
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The application.
+    #[schema(value_type = Uuid)]
+    pub application_id: Id,
+    /// Where it stands.
+    #[schema(value_type = ActivationStateWord)]
+    pub state: ActivationState,
+    /// Whether the registration had keys before.
+    pub again: bool,
+    /// When it was requested.
+    pub created_at: Moment,
+    /// Its present deadline: to redeem the code, then to finish.
+    pub expires_at: Moment,
+    /// When it was judged, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub judged_at: Option<Moment>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ActivationFailureWord, required = false)]
+    pub failure: Option<ActivationFailure>,
+    /// What cancelled it, if something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = CancelReasonWord, required = false)]
+    pub cancel_reason: Option<CancelReason>,
+    /// Whether the hardware key was stored.
+    pub hardware_key_stored: bool,
+    /// Whether it was a re-activation without proof by a key on file.
+    pub unproven_device: bool,
+    /// The risk attributes that the application enables; known once it was judged.
+    pub risk: Risk,
+}
+
+/// Risk attributes. Those that the application does not enable are absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Risk {
+    /// How the device says it fared with its hardware key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = HwKeyClientStatusWord, required = false)]
+    pub hw_key_client_status: Option<HwKeyClientStatus>,
+    /// What the server found when it checked the hardware key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = HwKeyServerResultWord, required = false)]
+    pub hw_key_server_result: Option<HwKeyServerResult>,
+}
+
+/// A public key of a registration, by its id.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RegisteredKey {
+    /// The method it serves; absent for the hardware key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub method: Option<Method>,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub key_id: Octets32,
+}
+
+/// A registration: one app on one device.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Registration {
+    /// Its id.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The application.
+    #[schema(value_type = Uuid)]
+    pub application_id: Id,
+    /// The service provider's own name for the user; absent once it was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub user_ref: Option<String>,
+    /// Where it stands.
+    #[schema(value_type = RegistrationStateWord)]
+    pub state: RegistrationState,
+    /// Why it is locked, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = LockReasonWord, required = false)]
+    pub lock_reason: Option<LockReason>,
+    /// Its software keys.
+    pub software_keys: Vec<RegisteredKey>,
+    /// Its hardware key, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub hardware_key: Option<RegisteredKey>,
+    /// Whether the device cannot have a hardware key, as recorded at activation.
+    pub hardware_key_impossible: bool,
+    /// Whether the last re-activation was not proven by a key on file.
+    pub unproven_device: bool,
+    /// The client's version at activation; empty before.
+    pub client_version: String,
+    /// Counted failures.
+    pub failures: u32,
+    /// Counted failures that remain until it is locked.
+    pub remaining_attempts: u32,
+    /// The activation under way, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    pub activation_id: Option<Id>,
+    /// Operations that wait for an answer, oldest first.
+    #[schema(value_type = Vec<Uuid>)]
+    pub pending_operations: Vec<Id>,
+    /// When it was requested.
+    pub created_at: Moment,
+    /// When it was last activated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub activated_at: Option<Moment>,
+    /// When it last authenticated successfully.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub last_used_at: Option<Moment>,
+}
+
+/// Why a registration is locked or deactivated.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Because {
+    /// The reason.
+    #[schema(value_type = ReasonGivenWord)]
+    pub reason: ReasonGiven,
+}
+
+/// What the user is shown.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// Its media type, at most 128 characters.
+    #[serde(rename = "type")]
+    #[schema(max_length = 128, example = "text/plain")]
+    pub kind: String,
+    /// Its bytes, at most 16,384.
+    pub octets: Octets,
+}
+
+/// Asks a registration for an authentication.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateOperation {
+    /// The registration that is to answer.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// Factors required.
+    #[schema(value_type = LevelWord)]
+    pub level: Level,
+    /// Methods that may answer; empty or absent means any that reaches the level.
+    #[serde(default)]
+    #[schema(value_type = Vec<MethodWord>, required = false)]
+    pub methods: Vec<Method>,
+    /// What the user is shown, if anything. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub context: Option<Context>,
+    /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub data_to_sign: Option<Octets>,
+    /// Lifetime in seconds; the application's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 10, maximum = 86400)]
+    pub lifetime_s: Option<u32>,
+}
+
+/// A challenge of an operation that was judged.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Attempt {
+    /// When.
+    pub at: Moment,
+    /// The method that answered.
+    #[schema(value_type = MethodWord)]
+    pub method: Method,
+    /// What the user decided.
+    #[schema(value_type = DecisionWord)]
+    pub decision: Decision,
+    /// Why it failed; absent if it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = AuthenticationFailureWord, required = false)]
+    pub failure: Option<AuthenticationFailure>,
+    /// Position of its record in the log.
+    pub position: u64,
+}
+
+/// An operation: one question to one registration.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Operation {
+    /// Its id.
+    #[schema(value_type = Uuid)]
+    pub operation_id: Id,
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The application.
+    #[schema(value_type = Uuid)]
+    pub application_id: Id,
+    /// Where it stands.
+    #[schema(value_type = OperationStateWord)]
+    pub state: OperationState,
+    /// Factors required.
+    #[schema(value_type = LevelWord)]
+    pub level: Level,
+    /// Methods that may approve.
+    #[schema(value_type = Vec<MethodWord>)]
+    pub methods: Vec<Method>,
+    /// When it was created.
+    pub created_at: Moment,
+    /// When it can no longer be answered.
+    pub expires_at: Moment,
+    /// When it ended, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub ended_at: Option<Moment>,
+    /// What cancelled it, if something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = CancelReasonWord, required = false)]
+    pub cancel_reason: Option<CancelReason>,
+    /// The answers that were judged, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// Counted failures that remain until the registration is locked.
+    pub remaining_attempts: u32,
+    /// Where the registration stands.
+    #[schema(value_type = RegistrationStateWord)]
+    pub registration_state: RegistrationState,
+    /// What the app sent along with the last judged answer; absent if nothing, or erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub client_data: Option<Octets>,
+    /// The risk attributes that the application enables; known once an answer was judged or the
+    /// operation has ended.
+    pub risk: Risk,
+}

@@ -1,0 +1,76 @@
+//! One line for people that says what an event is about.
+
+use engine::events::{Event, VerificationV1};
+use engine::terms::Verdict;
+
+/// What of `event` tells it from others of its type, on one line; may be empty.
+/// The clear part names nobody, so neither does this.
+#[must_use]
+pub fn summary(event: &Event) -> String {
+    match event {
+        Event::LogStarted(e) => format!("{} by version {}", e.origin, e.software),
+        Event::ClockStepped(e) => {
+            format!("from {} to {}", crate::rfc3339(e.from), crate::rfc3339(e.to))
+        }
+        Event::RefusalsCounted(e) => format!(
+            "not recognised {}, not live {}, codes {}, limited {}, credentials {}",
+            e.not_recognised, e.not_live, e.codes, e.limited, e.credentials
+        ),
+        Event::ApiKeyCreated(e) => format!("{} {:?}", e.role, e.name),
+        Event::ApiKeyRevoked(_) | Event::RegistrationUnlocked(_) => String::new(),
+        Event::ApplicationCreated(e) => {
+            format!("{:?} of {} {}", e.name, e.service_provider, properties(&e.properties))
+        }
+        Event::ConfigurationChanged(e) => {
+            format!("version {} {}", e.version, properties(&e.properties))
+        }
+        Event::CodeBudgetExhausted(e) => {
+            format!("{} after {} until {}", e.scope, e.failures, crate::rfc3339(e.until))
+        }
+        Event::ActivationRequested(e) => {
+            format!("activation {}{}", e.activation, if e.again { ", again" } else { "" })
+        }
+        Event::ActivationStarted(e) => {
+            format!("activation {} with {}, client {}", e.activation, e.with, e.client_version)
+        }
+        Event::ActivationJudged(e) => format!(
+            "activation {}: {}, hardware key {}, {}",
+            e.activation,
+            e.failure.map_or_else(|| "accepted".to_owned(), |failure| failure.to_string()),
+            e.hw_key_server_result,
+            verdicts(&e.verifications)
+        ),
+        Event::ActivationExpired(e) => format!("activation {}", e.activation),
+        Event::ActivationCancelled(e) => format!("activation {}: {}", e.activation, e.reason),
+        Event::RegistrationLocked(e) => e.reason.to_string(),
+        Event::RegistrationDeactivated(e) => e.reason.to_string(),
+        Event::OperationCreated(e) => format!("operation {} {}", e.operation, e.level),
+        Event::ChallengeIssued(e) => {
+            format!("operation {}, client {}", e.operation, e.client_version)
+        }
+        Event::AuthenticationJudged(e) => format!(
+            "operation {}: {} by {}, {}, hardware key {}, {}, failures {}/{}",
+            e.operation,
+            e.decision,
+            e.method,
+            e.failure.map_or_else(|| "accepted".to_owned(), |failure| failure.to_string()),
+            e.hw_key_server_result,
+            verdicts(&e.verifications),
+            e.failures,
+            e.failures_allowed
+        ),
+        Event::OperationExpired(e) => format!("operation {}", e.operation),
+        Event::OperationCancelled(e) => format!("operation {}: {}", e.operation, e.reason),
+    }
+}
+
+fn properties(properties: &[(String, String)]) -> String {
+    let set: Vec<String> =
+        properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    set.join(" ")
+}
+
+fn verdicts(verifications: &[VerificationV1]) -> String {
+    let valid = verifications.iter().filter(|one| one.verdict == Verdict::Valid).count();
+    format!("{valid} of {} signatures valid", verifications.len())
+}
