@@ -101,11 +101,15 @@ impl Crowd {
         let mut tasks = JoinSet::new();
         for builder in 0..BUILDERS {
             let mut writer = self.writer();
+            // One person has many registrations here: each new subject is a sync of
+            // its own, and none of the log's.
+            let person = format!("customer-{builder}");
+            let subject = self.store.keys.subject_for("bank", &person)?.id;
             let share = (registrations + BUILDERS - 1 - builder) / BUILDERS;
             let work = async move {
                 let mut members = Vec::with_capacity(share);
                 for _ in 0..share {
-                    members.push(writer.activate().await?);
+                    members.push(writer.activate(subject).await?);
                 }
                 Outcome::Ok(members)
             };

@@ -153,12 +153,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Activates a new registration.
+    /// Activates a new registration of this person.
     ///
     /// # Errors
     ///
     /// If a command is refused, or the log's writer has stopped.
-    pub(crate) async fn activate(&mut self) -> Outcome<Member> {
+    pub(crate) async fn activate(&mut self, subject: Id) -> Outcome<Member> {
         let (registration, activation) = (self.id(), self.id());
         let by = self.bank();
         let request = RequestActivation {
@@ -169,7 +169,7 @@ impl Writer {
             activation,
             code_hash: self.draw.bytes(),
             qr_hash: self.draw.bytes(),
-            subject: self.id(),
+            subject,
             sealed: self.draw.vec(self.sealed.user),
         };
         self.run(Want::RequestActivation(request)).await?;

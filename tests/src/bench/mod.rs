@@ -11,6 +11,7 @@ mod login;
 mod machine;
 mod plain_file;
 mod replay;
+mod server;
 mod start;
 mod table;
 mod verification;
@@ -54,7 +55,7 @@ pub struct Arguments {
     /// Events of the log that is replayed, and of the one that is opened
     #[arg(long, value_name = "N", default_value_t = 300_000)]
     events: u64,
-    /// Run one stage of the bench `start` in the folder and print its result
+    /// Run one process of a bench in the folder
     #[arg(long, hide = true, value_enum)]
     stage: Option<Stage>,
 }
@@ -70,6 +71,8 @@ enum Bench {
     Replay,
     /// Start after a kill, memory, disk
     Start,
+    /// CPU of the real server for a complete log-in over HTTP
+    Server,
 }
 
 /// How much is done.
@@ -100,6 +103,8 @@ pub(crate) struct Report {
     pub(crate) replay: Option<replay::Replay>,
     /// Start after a kill.
     pub(crate) start: Option<start::Start>,
+    /// The server over HTTP.
+    pub(crate) server: Option<server::ServerRun>,
 }
 
 /// Middle, edge and mean of many values.
@@ -128,7 +133,7 @@ fn spread(mut values: Vec<u64>) -> Spread {
 #[must_use]
 pub fn main(arguments: &Arguments) -> ExitCode {
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("bench: {error}");
             ExitCode::FAILURE
@@ -136,7 +141,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Outcome<()> {
+fn run(arguments: &Arguments) -> Outcome<ExitCode> {
     let plan = Plan {
         seconds: arguments.seconds,
         writers: arguments.writers.clone(),
@@ -154,7 +159,7 @@ fn run(arguments: &Arguments) -> Outcome<()> {
     } else {
         print!("{}", table::of(&report));
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn chosen(named: &[Bench]) -> Vec<Bench> {
@@ -169,6 +174,7 @@ fn measure(base: &Path, plan: Plan, benches: &[Bench]) -> Outcome<Report> {
         durable: None,
         replay: None,
         start: None,
+        server: None,
     };
     if report.machine.is_memory() {
         eprintln!("bench: {} is in memory: syncing costs nothing there", base.display());
@@ -182,6 +188,7 @@ fn measure(base: &Path, plan: Plan, benches: &[Bench]) -> Outcome<Report> {
             Bench::Durable => report.durable = Some(durable::run(dir.path(), plan)?),
             Bench::Replay => report.replay = Some(replay::run(dir.path(), plan)?),
             Bench::Start => report.start = Some(start::run(dir.path(), plan)?),
+            Bench::Server => report.server = Some(server::run(dir.path(), plan)?),
         }
     }
     report.machine.load_after = machine::load();

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 use api::ports::SystemClock;
@@ -27,6 +27,8 @@ pub(crate) enum Stage {
     Fill,
     /// Opens a folder and says how it went.
     Open,
+    /// Runs the server on a folder.
+    Serve,
 }
 
 /// What was seen.
@@ -122,7 +124,7 @@ fn line(child: &mut Child) -> Outcome<String> {
 /// # Errors
 ///
 /// If the store fails.
-pub(crate) fn run_stage(stage: Stage, dir: &Path, plan: &Plan) -> Outcome<()> {
+pub(crate) fn run_stage(stage: Stage, dir: &Path, plan: &Plan) -> Outcome<ExitCode> {
     match stage {
         Stage::Fill => {
             let (crowd, filled) = fill(dir, plan)?;
@@ -132,8 +134,9 @@ pub(crate) fn run_stage(stage: Stage, dir: &Path, plan: &Plan) -> Outcome<()> {
             drop(crowd);
         }
         Stage::Open => println!("{}", serde_json::to_string(&open(dir)?)?),
+        Stage::Serve => return Ok(super::server::serve(dir)),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn fill(dir: &Path, plan: &Plan) -> Outcome<(Crowd, Filled)> {

@@ -7,6 +7,7 @@ use super::crowd::Sample;
 use super::durable::DurableRun;
 use super::machine::Machine;
 use super::replay::Replay;
+use super::server::ServerRun;
 use super::start::Start;
 use super::verification::Verification;
 
@@ -67,6 +68,7 @@ pub(crate) fn of(report: &Report) -> String {
     text.extend(report.durable.as_ref().map(durable));
     text.extend(report.replay.as_ref().map(replay));
     text.extend(report.start.as_ref().map(start));
+    text.extend(report.server.as_ref().map(server));
     text
 }
 
@@ -193,4 +195,46 @@ fn start(seen: &Start) -> String {
     table.row(["bytes of a log-in in store/".into(), grouped(filled.store_bytes_per_log_in)]);
     table.row(["bytes of a log-in, both".into(), grouped(filled.bytes_per_log_in)]);
     table.finish()
+}
+
+fn server(seen: &ServerRun) -> String {
+    let title = "A complete log-in over HTTP (create, start, finish, poll; durable)";
+    let columns = [
+        "clients",
+        "log-ins",
+        "per s",
+        "signatures",
+        "server CPU µs",
+        "bare CPU µs",
+        "ratio",
+        "p50 µs",
+        "p99 µs",
+        "MiB",
+    ];
+    let mut table = Table::new(title, &columns);
+    for row in &seen.by_clients {
+        table.row([
+            row.clients.to_string(),
+            grouped(row.log_ins as f64),
+            grouped(row.log_ins_per_s),
+            format!("{:.2}", row.signatures_per_log_in),
+            format!("{:.0}", row.server_cpu_us),
+            format!("{:.0}", row.verification_cpu_us),
+            ratio(row.ratio),
+            row.answer_us.p50.to_string(),
+            row.answer_us.p99.to_string(),
+            format!("{:.0}", row.resident_mib),
+        ]);
+    }
+    let audit = &seen.audit;
+    table.finish()
+        + &format!(
+            "\nIts log verified: {} events, {} signatures in {:.2} s, {:.2} s of CPU, of which \
+             bare verification is {:.2}\n",
+            grouped(audit.events as f64),
+            grouped(audit.signatures as f64),
+            audit.seconds,
+            audit.cpu_seconds,
+            audit.bare_share
+        )
 }

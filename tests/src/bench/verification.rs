@@ -64,6 +64,36 @@ pub(crate) fn run(seconds: f64) -> Outcome<Verification> {
     })
 }
 
+/// CPU of one verification as the server does it, in microseconds.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn accept_us(seconds: f64) -> Outcome<f64> {
+    one(seconds, verify)
+}
+
+/// CPU of one verification as the auditor does it, in microseconds.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn check_us(seconds: f64) -> Outcome<f64> {
+    one(seconds, verify_independent)
+}
+
+type Verify = fn(&PublicKey, &[u8], &[u8]) -> Verdict;
+
+fn one(seconds: f64, verify: Verify) -> Outcome<f64> {
+    let mut draw = Draw::new(1);
+    let cases = (0..CASES).map(|_| case(&mut draw)).collect::<Outcome<Vec<_>>>()?;
+    let mut total = Total::default();
+    while (total.ns as f64) / 1e9 < seconds {
+        total.add(&cases, verify)?;
+    }
+    Ok(total.us())
+}
+
 #[derive(Default)]
 struct Total {
     ns: u64,
@@ -71,11 +101,7 @@ struct Total {
 }
 
 impl Total {
-    fn add(
-        &mut self,
-        cases: &[Case],
-        verify: fn(&PublicKey, &[u8], &[u8]) -> Verdict,
-    ) -> Outcome<()> {
+    fn add(&mut self, cases: &[Case], verify: Verify) -> Outcome<()> {
         let before = thread_cpu_ns()?;
         for case in cases {
             if verify(&case.key, &case.message, &case.signature) != Verdict::Valid {
