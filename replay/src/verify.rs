@@ -19,10 +19,11 @@ use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::Keytrail;
 use engine::ids::{Micros, Position};
-use engine::machine::Machine;
+use engine::machine::{Machine, Record};
 use storage::audit::{self, StoreCopy, StoreNotes};
 use storage::block::{Block, genesis};
 use storage::fold::FoldedState;
@@ -32,7 +33,7 @@ use tempfile::TempDir;
 
 use self::copies::Copies;
 use self::findings::Findings;
-use self::records::{Read, Records};
+use self::records::{Records, Spot, Together};
 use self::signatures::Signatures;
 use self::states::States;
 use crate::folder::{Folder, FolderError};
@@ -179,7 +180,7 @@ struct Pass<'a, 'scope> {
     states: States,
     state: FoldedState<Keytrail>,
     /// Records of a command that is not yet known to be complete.
-    command: Vec<Read>,
+    command: Together,
     /// State follows the log: no record was missing so far.
     folding: bool,
     /// All records of the log could be read so far.
@@ -218,7 +219,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             rules: findings(&["commands"]),
             states: States::new(findings(&["entries_compared"]), second.copy.as_ref()),
             state: FoldedState::default(),
-            command: Vec::new(),
+            command: Together::default(),
             folding: true,
             whole: true,
             next: 0,
@@ -234,13 +235,17 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         let total = journal.bytes().map_err(FolderError::reading(&log))?;
         let mut done = 0;
         self.chain = genesis(journal.origin());
+        let mut name: (Arc<Path>, Arc<str>) = (Arc::from(Path::new("")), Arc::from(""));
         for placed in journal.placed(Position(0)) {
             match placed.map_err(FolderError::reading(&log))? {
                 Placed::Finding(finding) => self.found(&finding),
                 Placed::Block { block, file, frames_at } => {
                     done += block.frames.len() as u64;
-                    let file = self.folder.name(&file);
-                    self.block(&block, &file, frames_at, journal.origin());
+                    if name.0 != file {
+                        name.1 = Arc::from(self.folder.name(&file));
+                        name.0 = file;
+                    }
+                    self.block(&block, &name.1, frames_at, journal.origin());
                 }
             }
             if let Some(progress) = self.options.progress {
@@ -268,26 +273,26 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         self.records.found(finding, self.folder.name(&finding.file));
     }
 
-    fn block(&mut self, block: &Block, file: &str, frames_at: u64, origin: &str) {
+    fn block(&mut self, block: &Block, file: &Arc<str>, frames_at: u64, origin: &str) {
         if block.first.0 != self.next {
             // The journal's reader has reported what is missing.
             (self.folding, self.whole) = (false, false);
-            self.command.clear();
+            self.command = Together::default();
         }
         self.next = block.first.0;
         let mut offset = frames_at;
         for bytes in block.records() {
-            let place = Place {
-                position: Some(self.next),
-                file: Some(file.to_owned()),
-                offset: Some(offset),
-            };
+            let mut spot =
+                Spot { file: Arc::clone(file), offset, position: self.next, prev: self.chain };
             offset += 4 + bytes.len() as u64;
             match record::decode(bytes) {
-                Ok((record, prev)) => self.record(Read { record, prev, place }, bytes, origin),
+                Ok((record, prev)) => {
+                    spot.prev = prev;
+                    self.record(record, spot, bytes, origin);
+                }
                 Err(error) => {
                     self.folding = false;
-                    self.records.findings.fail(place, error.to_string(), "it is no record");
+                    self.records.findings.fail(spot.place(), error.to_string(), "it is no record");
                 }
             }
             self.next += 1;
@@ -295,35 +300,25 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         self.chain = block.chain;
     }
 
-    fn record(&mut self, read: Read, bytes: &[u8], origin: &str) {
-        let time = read.record.time;
-        self.first_at.get_or_insert(time);
-        self.last_at = Some(time);
+    fn record(&mut self, record: Record, spot: Spot, bytes: &[u8], origin: &str) {
+        self.first_at.get_or_insert(record.time);
+        self.last_at = Some(record.time);
         if let Some(copies) = &mut self.copies {
-            copies.record(read.record.position.0, bytes, &read.place);
+            copies.record(bytes, &spot);
         }
-        let event = self.records.record(&read, origin);
+        let event = self.records.record(&record, &spot, origin);
         let name = event.as_ref().map_or("(unreadable)", |event| event.name());
         *self.events.entry(name).or_default() += 1;
         if let Some(event) = event
             && self.options.through >= Level::Signatures
         {
-            self.signatures.event(&read.place, read.record.draft.stream, event);
+            self.signatures.event(&spot, record.draft.stream, event);
         }
-        if !self.continues(&read) {
+        if !self.command.is_continued_by(&record) {
             self.command_ended();
         }
-        self.command.push(read);
-    }
-
-    /// Whether a record belongs to the command of the one before.
-    fn continues(&self, read: &Read) -> bool {
-        let Some(first) = self.command.first() else { return true };
-        let (first, record) = (&first.record, &read.record);
-        u8::try_from(self.command.len()).is_ok_and(|index| {
-            record.causation == first.causation
-                && record.draft.event_id == first.draft.event_id.nth(index)
-        })
+        self.command.records.push(record);
+        self.command.spots.push(spot);
     }
 
     /// Checks and folds the records of a command that is complete.
@@ -333,26 +328,26 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         if self.folding && self.options.through >= Level::Rules {
             rules::check(&command, &self.state, &mut self.rules);
         }
-        for read in &command {
+        for (record, spot) in command.iter() {
             if self.folding {
-                self.reached(&read.prev);
-                let head = Keytrail::head(&self.state, read.record.draft.stream);
-                self.records.stream(read, head);
-                self.folding = self.fold(read);
+                self.reached(&spot.prev);
+                let head = Keytrail::head(&self.state, record.draft.stream);
+                self.records.stream(record, spot, head);
+                self.folding = self.fold(record, spot);
             }
         }
     }
 
     /// Folds one record; false if that cannot be done.
-    fn fold(&mut self, read: &Read) -> bool {
-        let folded = catch_unwind(AssertUnwindSafe(|| self.state.apply(&read.record)));
+    fn fold(&mut self, record: &Record, spot: &Spot) -> bool {
+        let folded = catch_unwind(AssertUnwindSafe(|| self.state.apply(record)));
         let what = match folded {
             Ok(Ok(())) => return true,
             Ok(Err(gap)) => gap.to_string(),
             Err(_) => "state cannot be folded over it".to_owned(),
         };
         let means = "what follows it cannot be checked against the rules";
-        self.rules.fail(read.place.clone(), what, means);
+        self.rules.fail(spot.place(), what, means);
         false
     }
 

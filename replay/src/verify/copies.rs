@@ -4,6 +4,7 @@ use storage::audit::{CopyDamage, StoreCopy};
 use storage::block::{Block, frames};
 
 use super::findings::Findings;
+use super::records::Spot;
 use crate::report::{Level, LevelReport, Outcome, Place};
 
 const DAMAGED: &str = "the second copy is damaged; the next start makes it again from the journal";
@@ -57,7 +58,8 @@ impl Copies {
     }
 
     /// Compares the journal's record at `position`.
-    pub(super) fn record(&mut self, position: u64, bytes: &[u8], place: &Place) {
+    pub(super) fn record(&mut self, bytes: &[u8], spot: &Spot) {
+        let position = spot.position;
         while let Some((found, theirs)) = self.peek() {
             if found < position {
                 self.only_in_copy(found);
@@ -74,7 +76,7 @@ impl Copies {
             if !equal {
                 let means = "one of the two copies was changed after it was written; where the \
                      other levels hold, only a head kept elsewhere tells which";
-                self.findings.fail(place.clone(), "the two copies of the record differ", means);
+                self.findings.fail(spot.place(), "the two copies of the record differ", means);
             }
             return;
         }

@@ -4,22 +4,66 @@
 //! reader; here its findings get a meaning, and what lies above single groups is
 //! checked: order of time, commands, streams, payloads, the origin.
 
+use std::sync::Arc;
+
 use engine::events::Event;
-use engine::ids::Micros;
+use engine::ids::{Micros, Position};
 use engine::machine::{Record, StreamHead};
 use storage::journal::{Damage, Finding};
 
 use super::findings::Findings;
 use crate::report::{Level, LevelReport, Outcome, Place};
 
-/// A record as it was read.
-pub(super) struct Read {
-    /// The record.
-    pub(super) record: Record,
+/// Where a record stands: in the files, and on the chain.
+#[derive(Debug, Clone)]
+pub(super) struct Spot {
+    /// Its file, relative to the folder.
+    pub(super) file: Arc<str>,
+    /// Offset of its frame, in bytes.
+    pub(super) offset: u64,
+    /// Its position.
+    pub(super) position: u64,
     /// Chain value before it.
     pub(super) prev: [u8; 32],
-    /// Where it stands.
-    pub(super) place: Place,
+}
+
+impl Spot {
+    /// As it is named in a report.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            position: Some(self.position),
+            file: Some(self.file.to_string()),
+            offset: Some(self.offset),
+        }
+    }
+}
+
+/// The records of one command, and where each stands.
+#[derive(Default)]
+pub(super) struct Together {
+    pub(super) records: Vec<Record>,
+    pub(super) spots: Vec<Spot>,
+}
+
+impl Together {
+    /// Whether `record` comes next in this command.
+    pub(super) fn is_continued_by(&self, record: &Record) -> bool {
+        let Some(first) = self.records.first() else { return true };
+        u8::try_from(self.records.len()).is_ok_and(|index| {
+            record.causation == first.causation
+                && record.draft.event_id == first.draft.event_id.nth(index)
+        })
+    }
+
+    /// The first record and where it stands.
+    pub(super) fn first(&self) -> Option<(&Record, &Spot)> {
+        self.iter().next()
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Record, &Spot)> {
+        self.records.iter().zip(&self.spots)
+    }
 }
 
 const FORGED: &str =
@@ -58,12 +102,11 @@ impl Records {
     }
 
     /// Checks one record by itself and after those before it, and decodes it.
-    pub(super) fn record(&mut self, read: &Read, origin: &str) -> Option<Event> {
-        let Read { record, place, .. } = read;
+    pub(super) fn record(&mut self, record: &Record, spot: &Spot, origin: &str) -> Option<Event> {
         self.findings.count("records");
         if record.time < self.last_time {
             self.findings.fail(
-                place.clone(),
+                spot.place(),
                 "its time is before that of the record before",
                 FORGED,
             );
@@ -72,24 +115,24 @@ impl Records {
         let draft = &record.draft;
         if draft.sealed.is_empty() != draft.subject.is_nil() {
             let what = "it names a subject without a sealed part, or seals for nobody";
-            self.findings.fail(place.clone(), what, FORGED);
+            self.findings.fail(spot.place(), what, FORGED);
         }
         match Event::decode(draft.event_type, draft.schema, &draft.clear) {
             Ok(event) => {
-                self.origin(&event, read, origin);
+                self.origin(&event, spot, origin);
                 Some(event)
             }
             Err(error) => {
                 let means = "this version of keytrail cannot read the record: it is forged, \
                      or written by a newer version";
-                self.findings.fail(place.clone(), error.to_string(), means);
+                self.findings.fail(spot.place(), error.to_string(), means);
                 None
             }
         }
     }
 
-    fn origin(&mut self, event: &Event, read: &Read, origin: &str) {
-        if read.record.position.0 != 0 {
+    fn origin(&mut self, event: &Event, spot: &Spot, origin: &str) {
+        if spot.position != 0 {
             return;
         }
         let means = "the log does not begin as the log of this origin does";
@@ -97,53 +140,51 @@ impl Records {
             Event::LogStarted(started) if started.origin == origin => (),
             Event::LogStarted(started) => {
                 let what = format!("the log began under the origin {:?}", started.origin);
-                self.findings.fail(read.place.clone(), what, means);
+                self.findings.fail(spot.place(), what, means);
             }
             other => {
                 let what = format!("the first record is {}", other.name());
-                self.findings.fail(read.place.clone(), what, means);
+                self.findings.fail(spot.place(), what, means);
             }
         }
     }
 
     /// Checks that the records of one command belong together.
-    pub(super) fn command(&mut self, command: &[Read]) {
-        let Some(first) = command.first() else { return };
+    pub(super) fn command(&mut self, command: &Together) {
+        let Some((first, spot)) = command.first() else { return };
         self.findings.count("commands");
-        let first_record = &first.record;
-        if first_record.draft.event_id != first_record.draft.event_id.first_of_command() {
+        if first.draft.event_id != first.draft.event_id.first_of_command() {
             let what = "its event id does not begin a command and does not continue the one before";
             let means = "a record before it is missing, or records changed their order";
-            self.findings.fail(first.place.clone(), what, means);
+            self.findings.fail(spot.place(), what, means);
         }
-        let apart = |read: &&Read| {
-            read.record.time != first_record.time
-                || read.record.correlation != first_record.correlation
+        let apart = |(record, _): &(&Record, &Spot)| {
+            record.time != first.time || record.correlation != first.correlation
         };
-        if let Some(read) = command.iter().find(apart) {
+        if let Some((_, spot)) = command.iter().find(apart) {
             let what = "its time or correlation is not that of its command";
-            self.findings.fail(read.place.clone(), what, FORGED);
+            self.findings.fail(spot.place(), what, FORGED);
         }
     }
 
     /// Checks the place of a record in its stream, which stands at `head`.
-    pub(super) fn stream(&mut self, read: &Read, head: StreamHead) {
-        let Record { stream_version, stream_prev, .. } = read.record;
-        if stream_version == head.version && stream_prev == head.last {
+    pub(super) fn stream(&mut self, record: &Record, spot: &Spot, head: StreamHead) {
+        let Record { stream_version, stream_prev, .. } = record;
+        if *stream_version == head.version && *stream_prev == head.last {
             return;
         }
-        let prev = |position: Option<engine::ids::Position>| {
+        let prev = |position: Option<Position>| {
             position.map_or_else(|| "none".to_owned(), |position| position.0.to_string())
         };
         let what = format!(
             "it says version {stream_version} of its stream, after record {}; \
              the stream is at version {}, after record {}",
-            prev(stream_prev),
+            prev(*stream_prev),
             head.version,
             prev(head.last),
         );
         let means = "a record of this stream was removed, added or moved";
-        self.findings.fail(read.place.clone(), what, means);
+        self.findings.fail(spot.place(), what, means);
     }
 
     pub(super) fn report(self) -> LevelReport {

@@ -6,58 +6,56 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use engine::Keytrail;
 use engine::events::Event;
 use engine::inverse::command_of;
-use engine::machine::{Draft, Machine, Record};
+use engine::machine::{Draft, Machine};
 use storage::fold::FoldedState;
 
 use super::findings::Findings;
-use super::records::Read;
+use super::records::{Spot, Together};
 use crate::report::Place;
 
 const AGAINST: &str = "the rules do not allow this in the state that the log had reached: \
      the records were forged, or records before them were";
 
 /// Checks one command against the state before it.
-pub(super) fn check(command: &[Read], state: &FoldedState<Keytrail>, findings: &mut Findings) {
-    let Some(first) = command.first() else { return };
+pub(super) fn check(command: &Together, state: &FoldedState<Keytrail>, findings: &mut Findings) {
+    let Some((first, spot)) = command.first() else { return };
     findings.count("commands");
-    let records: Vec<Record> = command.iter().map(|read| read.record.clone()).collect();
-    let wanted = match command_of(&records) {
+    let wanted = match command_of(&command.records) {
         Ok(wanted) => wanted,
         Err(error) => {
             let means = "no command makes such records: they were forged, or some are missing";
-            return findings.fail(first.place.clone(), error.to_string(), means);
+            return findings.fail(spot.place(), error.to_string(), means);
         }
     };
-    let time = first.record.time;
+    let time = first.time;
     let decided = catch_unwind(AssertUnwindSafe(|| Keytrail::decide(state, time, &wanted)));
     match decided {
         Ok(Ok(drafts)) => compare(command, &drafts, findings),
         Ok(Err(refusal)) => {
-            let what =
-                format!("{}: the rules refuse its command: {refusal:?}", name(&first.record.draft));
-            findings.fail(first.place.clone(), what, AGAINST);
+            let what = format!("{}: the rules refuse its command: {refusal:?}", name(&first.draft));
+            findings.fail(spot.place(), what, AGAINST);
         }
         Err(_) => {
             let what = "the rules fail on its command";
-            findings.fail(first.place.clone(), what, AGAINST);
+            findings.fail(spot.place(), what, AGAINST);
         }
     }
 }
 
-fn compare(command: &[Read], drafts: &[Draft], findings: &mut Findings) {
-    for (read, draft) in command.iter().zip(drafts) {
-        if read.record.draft != *draft {
-            let what = difference(&read.record.draft, draft);
-            return findings.fail(read.place.clone(), what, AGAINST);
+fn compare(command: &Together, drafts: &[Draft], findings: &mut Findings) {
+    for ((record, spot), draft) in command.iter().zip(drafts) {
+        if record.draft != *draft {
+            let what = difference(&record.draft, draft);
+            return findings.fail(spot.place(), what, AGAINST);
         }
     }
-    let last = command.last().map_or_else(Place::default, |read| read.place.clone());
-    if let Some(missing) = drafts.get(command.len()) {
+    let last = command.spots.last().map_or_else(Place::default, Spot::place);
+    if let Some(missing) = drafts.get(command.records.len()) {
         let what = format!("its command also makes {}, which does not follow", name(missing));
         findings.fail(last, what, AGAINST);
-    } else if let Some(read) = command.get(drafts.len()) {
-        let what = format!("its command does not make {}", name(&read.record.draft));
-        findings.fail(read.place.clone(), what, AGAINST);
+    } else if let Some((record, spot)) = command.iter().nth(drafts.len()) {
+        let what = format!("its command does not make {}", name(&record.draft));
+        findings.fail(spot.place(), what, AGAINST);
     }
 }
 

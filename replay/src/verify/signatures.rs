@@ -12,6 +12,7 @@ use engine::proofs::Signed;
 use engine::terms::Verdict;
 
 use super::findings::Findings;
+use super::records::Spot;
 use crate::report::{Level, LevelReport, Outcome, Place};
 
 /// Events handed to a worker at once.
@@ -19,7 +20,7 @@ const BATCH: usize = 32;
 
 /// An event with signatures.
 struct Job {
-    place: Place,
+    spot: Spot,
     registration: Id,
     event: Event,
 }
@@ -63,10 +64,10 @@ impl<'scope> Signatures<'scope> {
     }
 
     /// Has the signatures of an event checked, if it has any.
-    pub(super) fn event(&mut self, place: &Place, registration: Id, event: Event) {
+    pub(super) fn event(&mut self, spot: &Spot, registration: Id, event: Event) {
         match event {
             Event::ActivationJudged(_) | Event::AuthenticationJudged(_) => {
-                self.batch.push(Job { place: place.clone(), registration, event });
+                self.batch.push(Job { spot: spot.clone(), registration, event });
                 if self.batch.len() == BATCH {
                     self.send();
                 }
@@ -138,7 +139,7 @@ fn check(job: &Job, findings: &mut Findings) {
                 check_one(job, &signed, one, findings);
             }
         }
-        Err(error) => findings.fail(job.place.clone(), error.to_string(), means),
+        Err(error) => findings.fail(job.spot.place(), error.to_string(), means),
     }
 }
 
@@ -148,7 +149,7 @@ fn check_one(job: &Job, signed: &Signed, recorded: &VerificationV1, findings: &m
         Ok(found) => found,
         Err(error) => {
             let means = "the record was not made by keytrail: its key is none";
-            return findings.fail(job.place.clone(), error.to_string(), means);
+            return findings.fail(job.spot.place(), error.to_string(), means);
         }
     };
     findings.count(match found {
@@ -163,6 +164,6 @@ fn check_one(job: &Job, signed: &Signed, recorded: &VerificationV1, findings: &m
         );
         let means = "what the record says of this signature is not true: the server erred, \
              or the record was forged";
-        findings.fail(job.place.clone(), what, means);
+        findings.fail(job.spot.place(), what, means);
     }
 }
