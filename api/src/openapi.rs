@@ -183,6 +183,39 @@ mod tests {
     }
 
     #[test]
+    fn every_member_that_a_device_sends_or_gets_is_in_the_protocol_document() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let endpoints = text.split("\n## ").find(|part| part.starts_with("Device endpoints"));
+        let endpoints = endpoints.unwrap();
+        let document = serde_json::to_value(document()).unwrap();
+        let schema = |name: &str| &document["components"]["schemas"][name]["properties"];
+        let mut seen = 0;
+        for name in [
+            "StartActivation",
+            "StartedActivation",
+            "PinPolicy",
+            "FinishActivation",
+            "SoftwareKey",
+            "HardwareKey",
+            "PreviousSignatures",
+            "FinishedActivation",
+            "StartAuthentication",
+            "StartedAuthentication",
+            "Salted",
+            "FinishAuthentication",
+            "Signatures",
+            "FinishedAuthentication",
+        ] {
+            for member in schema(name).as_object().unwrap().keys() {
+                seen += 1;
+                assert!(endpoints.contains(&format!("`{member}`")), "{name}: {member}");
+            }
+        }
+        assert!(seen > 50, "the schemas have members");
+    }
+
+    #[test]
     fn the_document_lists_every_code_of_the_table() {
         let document = serde_json::to_value(document()).unwrap();
         let listed = &document["components"]["schemas"]["ErrorCode"];

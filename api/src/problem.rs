@@ -343,6 +343,17 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_document_says_what_to_do_on_every_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for code in Code::ALL {
+            let Entry { status, code, .. } = code.entry();
+            let row = format!("\n| `{code}` | {status} | ");
+            assert_eq!(text.matches(&row).count(), 1, "{row}");
+        }
+    }
+
+    #[test]
     fn a_bare_status_finds_its_code_or_the_general_one() {
         for (status, code) in [
             (404, Code::NotFound),

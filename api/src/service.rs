@@ -12,6 +12,7 @@ use actix_web::web::{self, Data};
 use engine::Keytrail;
 use engine::command::{Refusal, Want};
 use engine::machine::{Clock, Entropy, fresh_id};
+use storage::disk::{Disk, RealDisk};
 use storage::keys::KeyError;
 use storage::open::{OpenError, OpenReport, Options, Store};
 use storage::sequencer::{ExecuteError, Stopped};
@@ -22,7 +23,7 @@ use crate::auth::credential::Credential;
 use crate::auth::first_key;
 use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
 use crate::refusals::WINDOW_S;
-use crate::server::{self, Running, told_to_stop};
+use crate::server::{self, Running, StopSignals};
 use crate::settings::Settings;
 
 /// Longest time a request body may take to arrive, in seconds.
@@ -103,6 +104,20 @@ impl Service {
         ports: &Ports,
         hand_over: HandOver,
     ) -> Result<Self, StartError> {
+        Self::start_on(settings, ports, Arc::new(RealDisk), hand_over).await
+    }
+
+    /// As [`Service::start`], with `disk` for everything but sled and the lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::start`].
+    pub async fn start_on(
+        settings: &Settings,
+        ports: &Ports,
+        disk: Arc<dyn Disk>,
+        hand_over: HandOver,
+    ) -> Result<Self, StartError> {
         let (edge, slot) = (edge(settings, ports), Data::new(Slot::default()));
         let routes = {
             let slot = slot.clone();
@@ -111,7 +126,7 @@ impl Service {
             }
         };
         let running = server::start(settings, edge.clone(), routes)?;
-        match Self::open(settings, ports, hand_over).await {
+        match Self::open(settings, options(settings, ports, disk), ports, hand_over).await {
             Ok((store, app)) => {
                 slot.fill(Arc::clone(&app));
                 edge.enter(Phase::Ready);
@@ -128,10 +143,11 @@ impl Service {
 
     async fn open(
         settings: &Settings,
+        options: Options,
         ports: &Ports,
         hand_over: HandOver,
     ) -> Result<(Store<Keytrail>, Arc<App>), StartError> {
-        let (folder, options) = (settings.data.clone(), options(settings, ports));
+        let folder = settings.data.clone();
         let opened = web::block(move || Store::<Keytrail>::open(&folder, options)).await;
         let folder = || settings.data.display().to_string();
         let store = opened
@@ -172,13 +188,12 @@ impl Service {
     /// # Errors
     ///
     /// [`StopError`].
-    pub async fn until_stopped(self) -> Result<(), StopError> {
-        told_to_stop().await?;
+    pub async fn until_stopped(self, mut signals: StopSignals) -> Result<(), StopError> {
+        signals.told().await;
         tracing::info!("stopping: finishing the requests that are being served");
         tokio::select! {
             stopped = self.stop() => stopped,
-            told = told_to_stop() => {
-                told?;
+            () = signals.told() => {
                 Err(io::Error::other("told twice to stop; requests were cut off").into())
             }
         }
@@ -207,10 +222,11 @@ fn edge(settings: &Settings, ports: &Ports) -> Data<Edge> {
     Data::new(Edge::new(clock, entropy, limits, peers))
 }
 
-fn options(settings: &Settings, ports: &Ports) -> Options {
+fn options(settings: &Settings, ports: &Ports, disk: Arc<dyn Disk>) -> Options {
     let drawn = || format!("keytrail/{}", fresh_id(&*ports.clock, &*ports.entropy));
     let origin = settings.origin.clone().unwrap_or_else(drawn);
     let mut options = Options::new(&origin, Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
+    options.disk = disk;
     options.queue_max = settings.queue_length;
     options.cache_bytes = settings.cache_mib << 19;
     options.sled_cache_bytes = settings.cache_mib << 19;

@@ -135,7 +135,7 @@ pub(crate) fn exhaust_code_budget(
 ///
 /// [`Refusal::Configuration`] with every property that is refused.
 pub fn configured(config: &Config, properties: &[SetProperty]) -> Result<Config, Refusal> {
-    let invalid = |expected| Refusal::Invalid { field: "config", expected };
+    let invalid = |expected| Refusal::Invalid { field: "configuration", expected };
     if properties.len() > PROPERTIES_MAX {
         return Err(invalid("must have at most 64 properties"));
     }

@@ -13,6 +13,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::logtree::LogTree;
 use crate::record::Chain;
@@ -23,6 +25,10 @@ use crate::trouble::guarded;
 pub(crate) const SLED: &str = "sled";
 
 const ASIDE: &str = "sled.broken-";
+
+/// How often, and with what pauses, a lock is tried that will be given up.
+const LOCK_TRIES: u32 = 1_000;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// Fixed at creation. Keeps every leaf of the log tree below the size from
 /// which sled would write it to a file that it never syncs.
@@ -48,11 +54,27 @@ pub(crate) enum DatabaseError {
 
 impl Database {
     /// Opens the database in `store`, or makes it, and reads both ends.
+    ///
+    /// Whoever calls holds the lock of the data folder. So if sled's own lock is
+    /// taken, it is by work that a database closed just now in this process has
+    /// left to sled's threads: it is waited for.
     pub(crate) fn open(
         store: &Path,
         cache_bytes: u64,
         genesis: Chain,
     ) -> Result<Self, DatabaseError> {
+        for _ in 0..LOCK_TRIES {
+            match Self::open_once(store, cache_bytes, genesis) {
+                Err(DatabaseError::Machine(error)) if is_locked(&error) => {
+                    thread::park_timeout(LOCK_WAIT);
+                }
+                opened => return opened,
+            }
+        }
+        Self::open_once(store, cache_bytes, genesis)
+    }
+
+    fn open_once(store: &Path, cache_bytes: u64, genesis: Chain) -> Result<Self, DatabaseError> {
         let dir = store.join(SLED);
         delete_drafts(&dir).map_err(DatabaseError::Machine)?;
         let mut machine_error = None;
@@ -132,8 +154,13 @@ fn machine_says_no(error: &sled::Error) -> Option<io::Error> {
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::OutOfMemory
     );
-    // What sled says when the file is open elsewhere.
-    (of_the_machine || text.contains("could not acquire lock")).then(|| io::Error::new(kind, text))
+    let error = io::Error::new(kind, text);
+    (of_the_machine || is_locked(&error)).then_some(error)
+}
+
+/// Whether sled says that the file is open elsewhere.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 /// Deletes sled's unfinished snapshots, which keep it from opening. Nothing

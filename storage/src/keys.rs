@@ -18,7 +18,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::disk::{self, Disk, Privacy};
 use group::{Failure, Subjects};
-use pair::{NONCE_LEN, Pair, Slot, WRAPPED_LEN, Wrapped};
+use pair::{NONCE_LEN, Slot, WRAPPED_LEN, Wrapped};
 
 /// A 256-bit secret. Wiped when dropped, never shown.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -215,7 +215,7 @@ impl KeyStore {
         let [api_keys, codes, references, wrapping] =
             <[Secret32; 4]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
         let slot_key = slot_key(&references, &wrapping);
-        let opened = Pair::open(disk.as_ref(), dir, slot_key, expect)?;
+        let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
         let wrapping = UnboundKey::new(&AES_256_GCM_SIV, wrapping.expose())
             .map_err(|_| Part::Wrapping.damaged(dir))?;
         let tag_key = Secret32::new(blake3::derive_key(TAG_CONTEXT, references.expose()));
@@ -225,9 +225,19 @@ impl KeyStore {
             secrets: [api_keys, codes, references],
             wrapping: LessSafeKey::new(wrapping),
             tag_key,
-            repaired: opened.repaired,
-            subjects: Subjects::new(opened),
+            repaired,
+            subjects,
         })
+    }
+
+    /// Whether there are subjects in `dir` (the folder `keys/`).
+    ///
+    /// # Errors
+    ///
+    /// As the medium says.
+    pub fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool, KeyError> {
+        let there = |part: Part| disk.exists(&dir.join(part.file_name())).map_err(part.io(dir));
+        Ok(there(Part::Subjects)? || there(Part::Mirror)?)
     }
 
     /// A secret of the server. Made, durably, with the store.
@@ -287,7 +297,9 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn subject_key(&self, id: Id) -> Result<Option<SubjectKey>, KeyError> {
-        self.subjects.wrapped(id).map(|wrapped| self.unwrap(id, wrapped)).transpose()
+        let wrapped =
+            self.subjects.wrapped(id).map_err(|failure| self.write_error(failure.into()))?;
+        wrapped.map(|wrapped| self.unwrap(id, wrapped)).transpose()
     }
 
     /// Destroys a subject's key and the way from its reference to it; false if
@@ -337,6 +349,7 @@ impl KeyStore {
             WriteError::Key(error) => error,
             WriteError::Write(Failure::Full) => KeyError::Full,
             WriteError::Write(Failure::Earlier) => KeyError::Failed,
+            WriteError::Write(Failure::Damaged) => Part::Subjects.damaged(&self.dir),
             WriteError::Write(Failure::Io(kind, text)) => {
                 Part::Subjects.io(&self.dir)(io::Error::new(kind, text))
             }

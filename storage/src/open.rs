@@ -36,7 +36,9 @@ use crate::catchup::{self, CatchUp};
 use crate::database::{self, Database, DatabaseError};
 use crate::disk::{Disk, Privacy, RealDisk};
 use crate::folder::{Folder, Note};
-use crate::journal::{self, Item, Journal, JournalReader, KnownHead, NoWitness, Recovery, Witness};
+use crate::journal::{
+    self, Check, Item, Journal, JournalReader, KnownHead, NoWitness, Recovery, Witness,
+};
 use crate::keys::{Expect, KeyError, KeyStore};
 use crate::lock::{FolderLock, LockError};
 use crate::logtree;
@@ -215,6 +217,12 @@ pub enum OpenError {
         /// Bytes that must be.
         needed: u64,
     },
+    /// There is no log, and what else is there belongs to one.
+    #[error("{} holds no log, and yet there was one: put back a copy of it, or begin with an empty data folder", dir.display())]
+    LogMissing {
+        /// The folder `log/`.
+        dir: PathBuf,
+    },
     /// The log does not read as one unbroken chain.
     #[error("the log is damaged at position {}: {why}; put back a copy of the folder `log`", position.0)]
     Damaged {
@@ -267,41 +275,40 @@ impl<M: Machine> Store<M> {
         dir: &Path,
         options: Options,
     ) -> Result<Self, OpenError> {
+        match Self::open_once(&lock, dir, &options) {
+            // Found while reading what the usual check of the journal leaves
+            // unread: now it is read in whole, and repaired from the second copy.
+            Err(OpenError::Damaged { .. }) if options.journal.check == Check::Ends => {
+                let journal = journal::Options { check: Check::All, ..options.journal };
+                Self::open_once(&lock, dir, &Options { journal, ..options })
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_once(lock: &Arc<FolderLock>, dir: &Path, options: &Options) -> Result<Self, OpenError> {
         let disk = Arc::clone(&options.disk);
         let (log_dir, store_dir) = (dir.join("log"), dir.join("store"));
-        std::fs::create_dir_all(&store_dir).map_err(io_error("make", &store_dir))?;
-        for part in [&log_dir, &store_dir] {
-            disk.create_dir(part, Privacy::Shared).map_err(io_error("make", part))?;
-        }
-        disk.sync_dir(dir).map_err(io_error("sync", dir))?;
+        make_folders(options, dir, &[&log_dir, &store_dir])?;
         let folder = options.folder(&store_dir);
         catchup::enough_space(&folder)?;
-        let origin = journal::read_origin(&*disk, &log_dir)?;
-        let origin = origin.unwrap_or_else(|| options.origin.clone());
+        let found = journal::read_origin(&*disk, &log_dir)?;
+        let origin = found.clone().unwrap_or_else(|| options.origin.clone());
         let mut report = OpenReport::default();
-        let opened = open_database(&store_dir, &options, genesis(&origin), &mut report)?;
-        let (journal, recovery) = {
-            let entropy = Arc::clone(&options.entropy);
-            let witness = SledWitness { database: &opened, known_heads: &options.known_heads };
-            Journal::open(
-                Arc::clone(&disk),
-                &log_dir,
-                &origin,
-                options.journal,
-                &witness,
-                &*entropy,
-            )?
-        };
+        let opened = open_database(&store_dir, options, genesis(&origin), &mut report)?;
+        let witness = SledWitness { database: &opened, known_heads: &options.known_heads };
+        if found.is_none() && witness.known_heads().is_empty() {
+            not_lost(&folder, &dir.join("keys"))?;
+        }
+        let entropy = &*options.entropy;
+        let (journal, recovery) =
+            Journal::open(disk, &log_dir, &origin, options.journal, &witness, entropy)?;
         report.journal = recovery;
-        let expect = if journal.head().size == 0 { Expect::MayBeNew } else { Expect::Existing };
-        let keys = dir.join("keys");
-        let keys = KeyStore::open(Arc::clone(&disk), &keys, Arc::clone(&options.entropy), expect)?;
-        report.keys_repaired = keys.repaired();
-        let keys = Arc::new(keys);
-        let fallback = Box::new(JournalFallback { disk, dir: log_dir });
+        let keys = open_keys(options, dir, journal.head(), &mut report)?;
+        let fallback = Box::new(JournalFallback { disk: Arc::clone(&options.disk), dir: log_dir });
         let held = Some(Arc::clone(&keys));
         let source = Source { log: journal, origin: &origin, fallback, keys: held };
-        let running = Running::start(&folder, opened, source, &options, &mut report)?;
+        let running = Running::start(&folder, opened, source, options, &mut report)?;
         Ok(Self {
             handle: running.handle.clone(),
             state: running.state.clone(),
@@ -310,7 +317,7 @@ impl<M: Machine> Store<M> {
             origin,
             report,
             running,
-            _lock: lock,
+            _lock: Arc::clone(lock),
         })
     }
 
@@ -341,6 +348,39 @@ impl<M: Machine> Store<M> {
     pub fn close(self) -> Result<(), Stopped> {
         self.handle.stop_blocking()
     }
+}
+
+fn make_folders(options: &Options, dir: &Path, parts: &[&PathBuf]) -> Result<(), OpenError> {
+    let disk = &options.disk;
+    for part in parts {
+        // On the machine's own disk as well: sled and the lock know no other.
+        std::fs::create_dir_all(part).map_err(io_error("make", part))?;
+        disk.create_dir(part, Privacy::Shared).map_err(io_error("make", part))?;
+    }
+    disk.sync_dir(dir).map_err(io_error("sync", dir))
+}
+
+/// An error where there is no log, and yet there was one: keys and marker are
+/// made after it.
+fn not_lost(folder: &Folder, keys: &Path) -> Result<(), OpenError> {
+    let had_keys = KeyStore::is_in(folder.disk.as_ref(), keys)?;
+    if had_keys || Marker::read(folder).is_some() {
+        return Err(OpenError::LogMissing { dir: folder.dir.with_file_name("log") });
+    }
+    Ok(())
+}
+
+fn open_keys(
+    options: &Options,
+    dir: &Path,
+    head: Head,
+    report: &mut OpenReport,
+) -> Result<Arc<KeyStore>, OpenError> {
+    let expect = if head.size == 0 { Expect::MayBeNew } else { Expect::Existing };
+    let entropy = Arc::clone(&options.entropy);
+    let keys = KeyStore::open(Arc::clone(&options.disk), &dir.join("keys"), entropy, expect)?;
+    report.keys_repaired = keys.repaired();
+    Ok(Arc::new(keys))
 }
 
 /// What a store is made from.

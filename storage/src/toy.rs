@@ -11,6 +11,7 @@ use engine::ids::{Id, Micros, Position};
 use engine::machine::{Change, Clock, Draft, Entries, Entropy, Machine, Record, StreamHead};
 
 use crate::block::{AppendError, Block, BlockLog, Head, genesis};
+use crate::disk::{Disk, RealDisk};
 use crate::folder::Folder;
 use crate::memory::MemoryLog;
 use crate::open::{OpenError, OpenReport, Options, Running, Source, open_database};
@@ -308,6 +309,16 @@ pub(crate) fn envelope(command: Command) -> Envelope<Toy> {
 
 pub(crate) type Outcome = Result<Executed, ExecuteError<TooMuch>>;
 
+/// A folder for a test; in memory where there is plenty: none of them rests on
+/// what the machine's disk makes durable, and waiting for it takes minutes.
+pub(crate) fn tempdir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    match RealDisk.free_bytes(memory) {
+        Ok(free) if free > 4 << 30 => tempfile::tempdir_in(memory).unwrap(),
+        Ok(_) | Err(_) => tempfile::tempdir().unwrap(),
+    }
+}
+
 /// Everything a test of a running store needs.
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
@@ -329,7 +340,7 @@ impl World {
         options.boot_id = Some("one".to_owned());
         options.fatal = hook;
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: tempdir(),
             clock,
             fatal,
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),

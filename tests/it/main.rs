@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
+mod contract;
+mod faults;
 mod full_disk;
 mod history;
+mod http;
 mod log;
 mod phone;
 mod replay;
+mod server;
 mod shape;
 mod tour;

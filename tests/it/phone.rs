@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use api::device::Client;
@@ -34,9 +34,12 @@ struct Server {
 impl Server {
     /// A server with one application that has these properties.
     fn start(configuration: Value) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (process, url) = serve(&folder, SocketAddr::from(([127, 0, 0, 1], 0)));
-        let client = Client::new(&url, None).unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), configuration, &[], None)
+    }
+
+    fn start_in(folder: TempDir, configuration: Value, flags: &[&str], ca: Option<&Path>) -> Self {
+        let (process, url) = serve(&folder, SocketAddr::from(([127, 0, 0, 1], 0)), flags);
+        let client = Client::new(&url, ca).unwrap();
         let written = folder.path().join("data/first-administrator-key");
         let written = std::fs::read_to_string(written).unwrap();
         let administrator = written.lines().find_map(|line| line.strip_prefix("bearer ")).unwrap();
@@ -69,7 +72,7 @@ impl Server {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         let address = self.client.server().strip_prefix("http://").unwrap().parse().unwrap();
-        self.process = serve(&self.folder, address).0;
+        self.process = serve(&self.folder, address, &[]).0;
     }
 
     fn configure(&self, version: u64, configuration: Value) {
@@ -146,10 +149,11 @@ impl Drop for Server {
 }
 
 /// Starts `keytrail serve`; gives its URL once it listens.
-fn serve(folder: &TempDir, listen: SocketAddr) -> (Child, String) {
+fn serve(folder: &TempDir, listen: SocketAddr, flags: &[&str]) -> (Child, String) {
     let mut process = Command::new(BINARY)
         .args(["serve", "--data", "data", "--log-filter", "error", "--listen"])
         .arg(listen.to_string())
+        .args(flags)
         .current_dir(folder)
         .stdout(Stdio::piped())
         .spawn()
@@ -512,4 +516,107 @@ fn what_is_asked_wrongly_is_said_before_anything_is_sent() {
     std::fs::write(&state, "in the way").unwrap();
     assert_eq!(with(&["http://127.0.0.1:1"]).code, 2);
     assert_eq!(std::fs::read_to_string(&state).unwrap(), "in the way");
+}
+
+#[test]
+fn over_tls_only_the_authorities_that_were_named_are_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let file = folder.path().join(format!("{name}.pem"));
+        std::fs::write(&file, made.cert.pem()).unwrap();
+        (file, made.signing_key.serialize_pem())
+    };
+    let (ca, key) = certificate("server");
+    let (stranger, _) = certificate("stranger");
+    std::fs::write(folder.path().join("key.pem"), key).unwrap();
+    let tls = ["--tls-cert", "server.pem", "--tls-key", "key.pem"];
+    let server = Server::start_in(folder, lenient(), &tls, Some(&ca));
+    assert!(server.client.server().starts_with("https://"));
+
+    let state = server.folder.path().join("phone.json");
+    let requested = server.request_activation();
+    let code = requested.code.as_str();
+    let application = server.application.to_string();
+    let words = ["activate", "--application", &application, "--code", code];
+    let with = |words: &[&str], ca: &Path| {
+        let words = [words, &["--ca", ca.to_str().unwrap()]].concat();
+        device(&words, &state)
+    };
+    let activate = [&words[..], &["--server", server.client.server()]].concat();
+    let refused = with(&activate, &stranger);
+    assert_eq!(refused.code, 1);
+    let message = refused.out["error"]["message"].as_str().unwrap();
+    assert!(message.contains("UnknownIssuer") || message.contains("certificate"), "{message}");
+    assert_eq!(with(&activate, &ca).code, 0);
+    let asked = Phone { state: state.clone(), registration: requested.activation.registration_id };
+    server.ask(&asked);
+    assert_eq!(with(&["authenticate", "--yes"], &ca).code, 0);
+    assert_eq!(device(&["authenticate", "--yes"], &state).code, 2, "nobody to trust");
+}
+
+/// A server that redeems a code and then hangs up.
+fn hanging_up() -> (String, std::thread::JoinHandle<()>) {
+    use api::wire::device::{PinPolicy, StartedActivation};
+    use api::wire::{Moment, Octets32};
+    use std::io::{Read, Write};
+
+    let started = StartedActivation {
+        activation_id: Id([7; 16]),
+        registration_id: Id([2; 16]),
+        challenge: Octets32([9; 32]),
+        expires_at: Moment(engine::ids::Micros(0)),
+        again: false,
+        methods: Method::ALL.to_vec(),
+        pin_policy: PinPolicy {
+            length_min: 4,
+            length_max: 6,
+            kind: engine::reasons::PinType::Numeric,
+        },
+        expects_hardware_key: true,
+        risk_attributes: Vec::new(),
+    };
+    let body = serde_json::to_string(&started).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut part = [0; 1024];
+        // The body of this request, the only object in it, ends with its brace.
+        while !request.ends_with(b"}") {
+            let read = first.read(&mut part).unwrap();
+            request.extend_from_slice(&part[..read]);
+        }
+        let length = body.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n");
+        first.write_all(format!("{head}\r\n{body}").as_bytes()).unwrap();
+        drop(first);
+        let (mut second, _) = listener.accept().unwrap();
+        let read = second.read(&mut part).unwrap();
+        assert!(part[..read].starts_with(b"POST /device/v1/activations/"));
+    });
+    (url, served)
+}
+
+#[test]
+fn keys_that_may_be_in_force_are_kept_when_the_answer_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("phone.json");
+    let (url, served) = hanging_up();
+    let application = Id([1; 16]).to_string();
+    let words =
+        ["activate", "--application", &application, "--code", "0123456789", "--server", &url];
+    let ended = device(&words, &state);
+    served.join().unwrap();
+    assert_eq!(ended.code, 1);
+    let message = ended.out["error"]["message"].as_str().unwrap();
+    assert!(message.contains("is not known") && message.contains("no answer from"), "{message}");
+    assert!(!state.exists());
+    let pending = folder.path().join("phone.json.pending");
+    assert_eq!(std::fs::metadata(&pending).unwrap().permissions().mode() & 0o7777, 0o600);
+    let shown = device(&["show"], &pending);
+    assert_eq!(shown.out["registration_id"], word(Id([2; 16])));
+    // They are not overwritten, and nothing is sent: nobody listens there any more.
+    assert_eq!(device(&words, &state).code, 2);
 }

@@ -1,5 +1,7 @@
 //! `keytrail device`: the simulated phone against any server.
 
+mod words;
+
 use std::fs::{self, File};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,18 +9,18 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 use engine::ids::Id;
 use engine::terms::{Decision, Method};
-use serde_json::{Value, json};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Exit, report};
 use crate::device::{
     ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
-    HardwareFault, Misbehaviour, NoHardwareKey, Offer, Outcome, Phone, Redemption, Repetition,
-    SoftwareFault, StateError, authenticate_start, load, printable, save_new, save_over,
+    HardwareFault, Misbehaviour, Offer, Phone, Redemption, Repetition, SoftwareFault, StateError,
+    authenticate_start, load, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
-use crate::wire::device::{FinishedActivation, FinishedAuthentication, StartedAuthentication};
-use crate::wire::{Octets32, QrPayload};
+use crate::wire::QrPayload;
+use crate::wire::device::FinishedActivation;
 
 /// Where `keytrail serve` listens unless told otherwise.
 const SERVER: &str = "http://127.0.0.1:8080";
@@ -294,10 +296,7 @@ pub fn run(arguments: &Arguments) -> Exit {
     };
     ended.unwrap_or_else(|failure| {
         if json {
-            let refusal = failure.refusal();
-            let code = refusal.map(|refusal| &refusal.code);
-            let status = refusal.map(|refusal| refusal.status);
-            let error = json!({ "code": code, "status": status, "message": failure.to_string() });
+            let error = words::error_json(failure.refusal(), &failure);
             println!("{}", json!({ "accepted": false, "error": error }));
         } else {
             report(&failure);
@@ -321,10 +320,10 @@ fn activate(arguments: &Activate) -> Result<Exit, Failure> {
     )?;
     let (phone, finished) = finish(&client, &offer, state)?;
     if arguments.common.json {
-        println!("{}", activated_json(phone.as_ref(), &finished)?);
+        println!("{}", words::activated_json(phone.as_ref(), &finished)?);
     } else if let Some(phone) = &phone {
         println!("activated: the keys are in {}", state.display());
-        print!("{}", described(phone)?);
+        print!("{}", words::described(phone)?);
     } else {
         println!("refused: the server did not take the keys, and this activation is over");
     }
@@ -433,16 +432,16 @@ fn authenticate(arguments: &Authenticate) -> Result<Exit, Failure> {
     let mut options = authentication_options(arguments)?;
     let answering = authenticate_start(&client, &phone, &options)?;
     if !common.json {
-        print!("{}", shown(answering.started()));
+        print!("{}", words::shown(answering.started()));
     }
     if !arguments.yes && !arguments.reject {
         options.decision = ask()?;
     }
     let outcome = answering.finish(&client, &phone, &options, &SystemEntropy)?;
     if common.json {
-        println!("{}", outcome_json(answering.started(), options.decision, &outcome));
+        println!("{}", words::outcome_json(answering.started(), options.decision, &outcome));
     } else {
-        print!("{}", outcome_words(&outcome));
+        print!("{}", words::outcome_words(&outcome));
     }
     Ok(if outcome.finished.accepted { Exit::Ok } else { Exit::Failed })
 }
@@ -494,9 +493,9 @@ impl HardwareSignature {
 fn show(arguments: &Show) -> Result<Exit, Failure> {
     let phone = load(&arguments.common.state)?;
     if arguments.common.json {
-        println!("{}", phone_json(&phone)?);
+        println!("{}", words::phone_json(&phone)?);
     } else {
-        print!("{}", described(&phone)?);
+        print!("{}", words::described(&phone)?);
     }
     Ok(Exit::Ok)
 }
@@ -536,157 +535,11 @@ fn ask() -> Result<Decision, Failure> {
     }
 }
 
-/// What the user is to see before deciding, safe to print.
-fn shown(started: &StartedAuthentication) -> String {
-    let mut text = format!("operation {} asks for {}\n", started.operation_id, started.level);
-    if let Some(context) = &started.context {
-        let kind = started.context_type.as_deref().unwrap_or("no media type");
-        let is_text = kind.to_ascii_lowercase().starts_with("text/");
-        let kind = printable(kind).replace('\n', " ");
-        match std::str::from_utf8(&context.octets.0) {
-            Ok(words) if is_text => text.push_str(&quoted("shown to you", words)),
-            Ok(_) | Err(_) => {
-                let length = context.octets.0.len();
-                text.push_str(&format!("shown to you: {length} bytes of {kind}\n"));
-            }
-        }
-    }
-    if let Some(data) = &started.data_to_sign {
-        match std::str::from_utf8(&data.octets.0) {
-            Ok(words) => text.push_str(&quoted("signed by you", words)),
-            Err(_) => text.push_str(&format!("signed by you: {} bytes\n", data.octets.0.len())),
-        }
-    }
-    text
-}
-
-/// Others' text below a title, each line behind a bar: nothing in it can pass
-/// for a line of ours.
-fn quoted(title: &str, words: &str) -> String {
-    let lines = printable(words);
-    let lines: Vec<_> = lines.split('\n').map(|line| format!("  | {line}\n")).collect();
-    format!("{title}:\n{}", lines.concat())
-}
-
-fn outcome_words(outcome: &Outcome) -> String {
-    let mut text = judged_words(&outcome.finished);
-    match &outcome.repeated {
-        None => {}
-        Some(Ok(finished)) => {
-            text.push_str(&format!("the second time: {}", judged_words(finished)));
-        }
-        Some(Err(error)) => text.push_str(&format!("the second time: {error}\n")),
-    }
-    text
-}
-
-fn judged_words(finished: &FinishedAuthentication) -> String {
-    let verdict = if finished.accepted { "accepted" } else { "refused" };
-    let mut text = format!("{verdict}: the operation is {}", finished.state);
-    if !finished.accepted {
-        text.push_str(&format!("; attempts left: {}", finished.remaining_attempts));
-    }
-    for (said, words) in [
-        (finished.last_attempt, "; one more failure locks the registration"),
-        (finished.locked, "; the registration is locked"),
-        (finished.must_reactivate, "; it must be activated again"),
-    ] {
-        if said {
-            text.push_str(words);
-        }
-    }
-    text + "\n"
-}
-
-fn outcome_json(started: &StartedAuthentication, decision: Decision, outcome: &Outcome) -> Value {
-    let mut object = json!(outcome.finished);
-    object["operation_id"] = json!(outcome.operation_id);
-    object["method"] = json!(outcome.method);
-    object["decision"] = json!(decision);
-    object["level"] = json!(started.level);
-    if let Some(context) = &started.context {
-        object["context"] = json!({ "type": started.context_type, "octets": context.octets });
-    }
-    if let Some(data) = &started.data_to_sign {
-        object["data_to_sign"] = json!(data.octets);
-    }
-    object["repeated"] = match &outcome.repeated {
-        None => Value::Null,
-        Some(Ok(finished)) => json!(finished),
-        Some(Err(error)) => {
-            let refusal = error.refusal();
-            let code = refusal.map(|refusal| &refusal.code);
-            let status = refusal.map(|refusal| refusal.status);
-            json!({ "error": { "code": code, "status": status, "message": error.to_string() } })
-        }
-    };
-    object
-}
-
-fn activated_json(
-    phone: Option<&Phone>,
-    finished: &FinishedActivation,
-) -> Result<Value, DeviceError> {
-    let mut object = json!(finished);
-    object["phone"] = phone.map(phone_json).transpose()?.unwrap_or(Value::Null);
-    Ok(object)
-}
-
-fn phone_json(phone: &Phone) -> Result<Value, DeviceError> {
-    let method = |method: Method| {
-        let id = phone.key_id(method)?.map(|id| Octets32(id.0));
-        Ok::<_, DeviceError>(json!({ "method": method, "key_id": id }))
-    };
-    let methods: Vec<_> =
-        phone.methods().into_iter().map(method).collect::<Result<_, DeviceError>>()?;
-    let (hardware, why) = match phone.hardware_key_id()? {
-        Ok(id) => (Some(json!({ "key_id": Octets32(id.0) })), None),
-        Err(why) => (None, Some(why.claim())),
-    };
-    Ok(json!({
-        "server": phone.server(),
-        "application_id": phone.application_id(),
-        "registration_id": phone.registration_id(),
-        "client_version": phone.client_version(),
-        "software_keys": methods,
-        "hardware_key": hardware,
-        "no_hardware_key": why,
-    }))
-}
-
-/// The phone in words.
-fn described(phone: &Phone) -> Result<String, DeviceError> {
-    let mut lines = vec![
-        ("server".to_owned(), phone.server().to_owned()),
-        ("application".to_owned(), phone.application_id().to_string()),
-        ("registration".to_owned(), phone.registration_id().to_string()),
-        ("client version".to_owned(), phone.client_version().to_string()),
-    ];
-    for method in phone.methods() {
-        // The id would tell which PIN is the right one.
-        let id =
-            phone.key_id(method)?.map_or("known with the PIN alone".into(), |id| id.to_string());
-        lines.push((method.to_string(), id));
-    }
-    let hardware = match phone.hardware_key_id()? {
-        Ok(id) => id.to_string(),
-        Err(NoHardwareKey::Unsupported) => "none: this device has no secure hardware".to_owned(),
-        Err(NoHardwareKey::NotActivated) => "none came of the activation".to_owned(),
-    };
-    lines.push(("HARDWARE".to_owned(), hardware));
-    Ok(lines.iter().map(|(name, value)| format!("  {name:<16}  {}\n", printable(value))).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use engine::ids::Micros;
-    use engine::reasons::OperationState;
-    use engine::terms::Level;
 
     use super::*;
-    use crate::wire::device::Salted;
-    use crate::wire::{Moment, Octets};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -780,73 +633,6 @@ mod tests {
         assert_eq!(pin(&given).unwrap().unwrap().as_str(), "2580");
         let missing = Pin { pin: None, pin_file: Some("/nowhere/pin".into()) };
         assert_eq!(pin(&missing).unwrap_err().exit(), Exit::Usage);
-    }
-
-    fn started(kind: Option<&str>, context: &[u8]) -> StartedAuthentication {
-        let salted =
-            |octets: &[u8]| Salted { salt: Octets32([0; 32]), octets: Octets(octets.to_vec()) };
-        StartedAuthentication {
-            operation_id: Id([8; 16]),
-            application_id: Id([1; 16]),
-            challenge: Octets32([9; 32]),
-            level: Level::OneFactor,
-            methods: vec![Method::Device],
-            context: Some(salted(context)),
-            context_type: kind.map(str::to_owned),
-            data_to_sign: Some(salted(b"\xff\xfe")),
-            expires_at: Moment(Micros(0)),
-            remaining_attempts: 3,
-        }
-    }
-
-    #[test]
-    fn the_context_is_shown_as_text_only_if_it_is_text_and_never_as_our_words() {
-        let text = shown(&started(Some("text/plain"), b"Pay 5\naccepted: all is well\x1b[2J"));
-        assert!(text.contains("  | Pay 5\n  | accepted: all is well\\u{1b}[2J\n"), "{text}");
-        assert!(text.ends_with("signed by you: 2 bytes\n"), "{text}");
-        for (kind, context) in [
-            (Some("text/plain"), &b"\xff12"[..]),
-            (Some("application/json"), b"{1}"),
-            (Some("application/text/"), b"123"),
-        ] {
-            let text = shown(&started(kind, context));
-            assert!(text.contains("shown to you: 3 bytes of "), "{text}");
-        }
-        let text = shown(&started(Some("a\x1b[2J\naccepted"), b"123"));
-        assert!(text.contains("3 bytes of a\\u{1b}[2J accepted\n"), "{text}");
-        assert!(shown(&started(None, b"123")).contains("3 bytes of no media type"));
-    }
-
-    fn judged(accepted: bool) -> FinishedAuthentication {
-        FinishedAuthentication {
-            accepted,
-            state: if accepted { OperationState::Completed } else { OperationState::Pending },
-            remaining_attempts: 1,
-            last_attempt: !accepted,
-            locked: false,
-            must_reactivate: false,
-        }
-    }
-
-    #[test]
-    fn words_and_json_tell_both_answers_of_a_replay() {
-        let outcome = Outcome {
-            operation_id: Id([8; 16]),
-            method: Method::DevicePin,
-            finished: judged(false),
-            repeated: Some(Ok(judged(true))),
-        };
-        assert_eq!(
-            outcome_words(&outcome),
-            "refused: the operation is PENDING; attempts left: 1; one more failure locks the \
-             registration\nthe second time: accepted: the operation is COMPLETED\n"
-        );
-        let object = outcome_json(&started(None, b"1"), Decision::Approve, &outcome);
-        assert_eq!(object["accepted"], false);
-        assert_eq!(object["state"], "PENDING");
-        assert_eq!(object["method"], "DEVICE:PIN");
-        assert_eq!(object["context"]["octets"], "MQ");
-        assert_eq!(object["repeated"]["accepted"], true);
     }
 
     #[test]

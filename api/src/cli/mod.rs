@@ -79,13 +79,18 @@ pub fn run(cli: Cli) -> Exit {
 
 /// Prints an error and its causes on standard error, one line.
 pub(crate) fn report(error: &dyn std::error::Error) {
+    eprintln!("keytrail: {}", with_causes(error));
+}
+
+/// An error and its causes, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    eprintln!("keytrail: {text}");
+    text
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::{Exit, report};
 use crate::auth::credential::Credential;
 use crate::auth::first_key;
 use crate::ports::{SystemClock, SystemEntropy};
+use crate::server::StopSignals;
 use crate::service::{Ports, Service};
 use crate::settings::{Flags, Settings, load};
 use crate::{logging, settings};
@@ -58,9 +59,11 @@ async fn serve(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     let folder = settings.data.clone();
     let hand_over = Box::new(move |key: &Credential| hand_over(key, &folder));
     let service = Service::start(settings, &ports, hand_over).await?;
+    // Whoever reads that it listens may tell it to stop at once.
+    let signals = StopSignals::listen()?;
     // For scripts and for the person who started it; the log goes elsewhere.
     println!("keytrail listens on {}", service.url());
-    service.until_stopped().await?;
+    service.until_stopped(signals).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -418,6 +418,7 @@ impl Fresh {
             client_version: activating.client_version.clone(),
             device_token: self.token,
             keys: Keys {
+                // DEVICE is always activated, and first of the methods.
                 device: self.software[0].1.clone(),
                 pin,
                 biometric: of(Method::DeviceBiometric),
@@ -496,7 +497,7 @@ mod tests {
     use crate::device::phone::tests::{Counting, phone};
     use crate::wire::Moment;
 
-    pub(super) const SERVER: &str = "http://127.0.0.1:1";
+    const SERVER: &str = "http://127.0.0.1:1";
 
     fn activating() -> Activating {
         Activating {

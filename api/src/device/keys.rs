@@ -35,7 +35,7 @@ type NonZeroScalar = elliptic_curve::NonZeroScalar<NistP256>;
 
 /// Rounds of PBKDF2-HMAC-SHA-256 for a new PIN; what OWASP's password storage
 /// cheat sheet names for it.
-const ITERATIONS: u32 = 600_000;
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(600_000).unwrap();
 
 /// Most rounds that a state file may ask for: some seconds.
 const ITERATIONS_MAX: u32 = 10_000_000;
@@ -178,8 +178,18 @@ impl<'de> Deserialize<'de> for PrivateKey {
 impl SealedKey {
     /// Seals `key` under `pin`.
     pub(super) fn seal(key: &PrivateKey, pin: &str, entropy: &dyn Entropy) -> Self {
+        Self::seal_in(ITERATIONS, key, pin, entropy)
+    }
+
+    /// The same in so many rounds, which are stored with it.
+    pub(super) fn seal_in(
+        iterations: NonZeroU32,
+        key: &PrivateKey,
+        pin: &str,
+        entropy: &dyn Entropy,
+    ) -> Self {
         let salt = Secret32::new(random(entropy));
-        let iterations = Iterations(NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN));
+        let iterations = Iterations(iterations);
         let masked = *key.0.as_nonzero_scalar() * *mask(pin, &salt, iterations);
         Self { salt, iterations, masked: PrivateKey(SigningKey::from(masked)) }
     }
@@ -263,7 +273,7 @@ mod tests {
         for (number, fits) in [(0, false), (1, true), (10_000_000, true), (10_000_001, false)] {
             assert_eq!(Iterations::try_from(number).is_ok(), fits, "{number}");
         }
-        assert!(Iterations::try_from(ITERATIONS).is_ok());
+        assert!(Iterations::try_from(ITERATIONS.get()).is_ok());
     }
 
     #[test]

@@ -166,6 +166,7 @@ pub(super) fn message(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::num::NonZeroU32;
     use std::sync::Mutex;
 
     use engine::machine::Entropy;
@@ -200,7 +201,8 @@ pub(crate) mod tests {
             device_token: Secret32::new([3; 32]),
             keys: Keys {
                 device: key(),
-                pin: Some(SealedKey::seal(&key(), "2580", &entropy)),
+                // Few rounds: what they are for is no matter here.
+                pin: Some(SealedKey::seal_in(NonZeroU32::MIN, &key(), "2580", &entropy)),
                 biometric: Some(key()),
                 hardware: HardwareKey::Key(key()),
             },

@@ -8,7 +8,7 @@ use actix_web::dev::Payload;
 use actix_web::http::{StatusCode, header};
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 
 use crate::http::edge::Edge;
@@ -65,9 +65,16 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiError {
+    let malformed = |place: String| ApiError::new(Code::MalformedJson).detail(place);
     if !error.is_data() {
-        let place = format!("not JSON at line {}, column {}", error.line(), error.column());
-        return ApiError::new(Code::MalformedJson).detail(place);
+        return malformed(not_json(error));
+    }
+    // A member may have been found wrong before the text was found to be no JSON.
+    if std::str::from_utf8(bytes).is_err() {
+        return malformed("not UTF-8".to_owned());
+    }
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(bytes) {
+        return malformed(not_json(&error));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     match serde_path_to_error::deserialize::<_, T>(&mut json) {
@@ -82,6 +89,10 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiE
         // A type that reads differently the second time: say at least what failed.
         Ok(_) => Code::InvalidRequest.into(),
     }
+}
+
+fn not_json(error: &serde_json::Error) -> String {
+    format!("not JSON at line {}, column {}", error.line(), error.column())
 }
 
 /// What serde found wrong, without the value: it may be a secret, and it may be long.

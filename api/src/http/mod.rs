@@ -38,10 +38,17 @@ pub fn configure(config: &mut ServiceConfig, edge: &Data<Edge>) {
     config
         .app_data(edge.clone())
         .app_data(web::PayloadConfig::new(edge.limits.request_bytes_max))
+        .app_data(web::PathConfig::default().error_handler(|_, _| unreadable("path")))
+        .app_data(web::QueryConfig::default().error_handler(|_, _| unreadable("query")))
         .service(web::resource("/healthz").get(health::healthz))
         .service(web::resource("/readyz").get(health::readyz))
         .service(web::resource("/openapi.json").get(crate::openapi::openapi_json))
         .service(web::resource("/problems/{code}").get(crate::openapi::problem_code));
+}
+
+/// What was sent there is not repeated: it may be anything.
+fn unreadable(part: &str) -> Error {
+    ApiError::new(Code::BadRequest).detail(format!("the {part} cannot be read")).into()
 }
 
 /// The outermost layer around all handlers.

@@ -250,6 +250,31 @@ mod tests {
     }
 
     #[test]
+    fn the_operations_document_has_every_setting_with_its_default_and_range() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let settings = text.split("\n## ").find(|part| part.starts_with("Settings")).unwrap();
+        for key in KEYS {
+            let default = match (key.name, (key.show)(&Settings::default())) {
+                // It depends on the machine.
+                ("workers", _) => "one for each processor".to_owned(),
+                (_, Some(value)) => format!("`{value}`"),
+                (_, None) => "none".to_owned(),
+            };
+            let start = format!("| `{}` | {default} | ", key.name);
+            let row = settings.lines().find(|line| line.starts_with(&start)).expect(&start);
+            if key.kind == Kind::Number {
+                let words = (key.set)(&mut Settings::default(), "-1").unwrap_err();
+                let range = words.strip_prefix("must be a whole number from ").unwrap();
+                let range = range.strip_suffix(", not -1").unwrap();
+                assert!(row.contains(range), "{range} in {row}");
+            }
+        }
+        let rows = settings.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, KEYS.len(), "no row for a setting that is gone");
+    }
+
+    #[test]
     fn ranges_include_their_ends_and_nothing_beyond() {
         let key = find("drain_s").unwrap();
         for (text, accepted) in [("-1", false), ("0", true), ("3600", true), ("3601", false)] {

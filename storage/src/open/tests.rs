@@ -14,7 +14,7 @@ use crate::sequencer::ExecuteError;
 use crate::state::entry_key;
 use crate::toy::{
     ADDED, Command, DEADLINE_PASSED, FORGOTTEN, Key, Kind, ORIGIN, Toy, World, counter, number_in,
-    stream,
+    stream, tempdir,
 };
 
 const STREAMS: u8 = 4;
@@ -193,11 +193,12 @@ fn state_is_made_again_from_the_newest_snapshot_that_is_whole() {
     // One wrong byte, and it is dropped.
     let mut bytes = fs::read(newer_path).unwrap();
     bytes[70] ^= 1;
-    fs::write(newer_path, bytes).unwrap();
+    fs::write(newer_path, &bytes).unwrap();
     world.options.boot_id = Some("three".into());
     let (store, report) = world.start(&log);
     assert_eq!(report.from_snapshot, Some(Position(*older)));
-    assert!(!newer_path.exists());
+    // The next one may be there already, under the same name.
+    assert_ne!(fs::read(newer_path).ok(), Some(bytes));
     check_against(&store, &log);
 }
 
@@ -242,7 +243,7 @@ fn an_older_copy_of_the_store_is_caught_up() {
     let (store, _) = world.start(&log);
     fill(&world, &store, 300);
     stop(&world, store);
-    let copy = tempfile::tempdir().unwrap();
+    let copy = tempdir();
     copy_folder(world.store_dir(), copy.path());
     let (store, _) = world.start(&log);
     fill(&world, &store, 300);
@@ -274,7 +275,7 @@ fn a_truncated_sled_file_loses_nothing() {
     let (store, _) = world.start(&log);
     fill(&world, &store, 700);
     stop(&world, store);
-    let whole = tempfile::tempdir().unwrap();
+    let whole = tempdir();
     copy_folder(world.store_dir(), whole.path());
     let len = fs::metadata(db_file(&world)).unwrap().len();
     for cut in [1, 64, 4_096, 70_000, len / 2, len] {
@@ -818,7 +819,7 @@ impl Cut {
             } else {
                 drop(store)
             }
-            let sled = tempfile::tempdir().unwrap();
+            let sled = tempdir();
             copy_folder(&self.dir.join("store"), sled.path());
             self.sleds.push(sled);
             ends.push(disk.recording().ops.len());
@@ -873,7 +874,7 @@ fn a_power_cut_and_another_while_the_first_is_repaired_lose_nothing() {
         cut.put_sled(older.as_deref());
         let again = RecordingDisk::on(&left);
         cut.check(Arc::new(again.clone()), acknowledged);
-        let later = tempfile::tempdir().unwrap();
+        let later = tempdir();
         copy_folder(&cut.dir.join("store"), later.path());
         let repair = again.recording();
         for _ in 0..3 {
@@ -882,6 +883,214 @@ fn a_power_cut_and_another_while_the_first_is_repaired_lose_nothing() {
             cut.put_sled([None, older.as_deref(), Some(later.path())][choose(3)]);
             cut.check(Arc::new(left), acknowledged);
         }
+    }
+}
+
+/// A folder with two segments that was stopped cleanly, to be harmed.
+struct Whole {
+    cut: Cut,
+    disk: MemoryDisk,
+    digest: (Position, StateDigest),
+    segments: Vec<PathBuf>,
+}
+
+/// What opening a harmed folder did.
+#[derive(Debug, PartialEq)]
+enum Found {
+    /// Everything, and what was set aside or repaired for it.
+    All { sled_anew: bool, repaired: bool },
+    /// A refusal that names the damage.
+    Refused,
+    /// Fewer records, and no word.
+    Fewer(u64),
+}
+
+impl Whole {
+    fn new() -> Self {
+        let (world, disk) = in_memory(0);
+        let dir = world.dir.path().join("data");
+        let store = Store::<Toy>::open(&dir, small(&world)).unwrap();
+        add(&world, &store, 90);
+        let digest = store.digest().unwrap();
+        store.close().unwrap();
+        let sled = tempdir();
+        copy_folder(&dir.join("store"), sled.path());
+        let segments: Vec<_> = disk.list(&dir.join("log")).unwrap();
+        let segments: Vec<_> =
+            segments.into_iter().filter(|path| path.extension() == Some("ktj".as_ref())).collect();
+        assert_eq!(segments.len(), 2);
+        let sleds = vec![sled];
+        let cut = Cut { world, dir, sleds, subjects: Vec::new(), opened: 0 };
+        Self { cut, disk, digest, segments }
+    }
+
+    /// What opening finds after `harm`, with or without sled's copy.
+    fn found(&self, with_sled: bool, harm: impl FnOnce(&MemoryDisk, &Path)) -> Found {
+        self.cut.put_sled(with_sled.then(|| self.cut.sleds[0].path()));
+        let disk = self.disk.copy();
+        harm(&disk, &self.cut.dir.join("store/sled/db"));
+        let options = Options { disk: Arc::new(disk), ..small(&self.cut.world) };
+        let store = match Store::<Toy>::open(&self.cut.dir, options) {
+            Ok(store) => store,
+            Err(OpenError::Journal(error)) => {
+                assert!(matches!(error, journal::OpenError::Damaged(_)), "{error}");
+                return Found::Refused;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let (position, digest) = store.digest().unwrap();
+        assert!(self.cut.world.fatal_messages().is_empty());
+        if position != self.digest.0 {
+            return Found::Fewer(position.0);
+        }
+        assert_eq!(digest, self.digest.1);
+        assert_eq!(store.log.record(Position(89)).unwrap().stream_version, 89);
+        let sled_anew = store.report.store_set_aside.is_some();
+        Found::All { sled_anew, repaired: !store.report.journal.repaired.is_empty() }
+    }
+
+    /// Where the last group stands in the last segment: from its first byte to
+    /// behind its last.
+    fn last_group(&self) -> std::ops::Range<usize> {
+        let bytes = &self.disk.files()[&self.segments[1]];
+        let start = bytes.windows(8).rposition(|window| window == b"KTGROUP1").unwrap();
+        start..bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
+    }
+}
+
+const REPAIRED: Found = Found::All { sled_anew: false, repaired: true };
+
+fn flip_bit(disk: &MemoryDisk, path: &Path, bit: usize) {
+    let mut bytes = disk.files()[path].clone();
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    disk.put_file(path, bytes);
+}
+
+fn shorten(disk: &MemoryDisk, path: &Path, len: usize) {
+    let bytes = disk.files()[path][..len].to_vec();
+    disk.put_file(path, bytes);
+}
+
+#[test]
+fn the_last_group_cut_at_any_byte_comes_back_from_sled() {
+    let whole = Whole::new();
+    let group = whole.last_group();
+    let last = &whole.segments[1];
+    for at in group.clone() {
+        let zeroed = whole.found(true, |disk, _| {
+            let mut bytes = disk.files()[last].clone();
+            bytes[at..group.end].fill(0);
+            disk.put_file(last, bytes);
+        });
+        // With all of it gone nothing looks wrong, and sled knows better.
+        let repaired = at > group.start;
+        assert_eq!(zeroed, Found::All { sled_anew: false, repaired }, "from byte {at}");
+    }
+    for at in group.step_by(7) {
+        assert_eq!(whole.found(true, |disk, _| shorten(disk, last, at)), REPAIRED, "to byte {at}");
+        assert_eq!(whole.found(false, |disk, _| shorten(disk, last, at)), Found::Refused, "{at}");
+    }
+}
+
+#[test]
+fn a_harmed_segment_comes_back_from_sled_and_is_refused_without_it() {
+    let whole = Whole::new();
+    let group = whole.last_group();
+    for (index, path) in whole.segments.iter().enumerate() {
+        let len = whole.disk.files()[path].len();
+        let delete = |disk: &MemoryDisk, _: &Path| disk.remove(path).unwrap();
+        assert_eq!(whole.found(true, delete), REPAIRED, "{index} deleted");
+        assert_eq!(whole.found(false, delete), Found::Refused, "{index} deleted");
+        for len in [0, 511, 1_024, 1_100, len / 2, len - 1] {
+            let cut = |disk: &MemoryDisk, _: &Path| shorten(disk, path, len);
+            assert_eq!(whole.found(true, cut), REPAIRED, "{index} of {len} bytes");
+            // A sealed segment that lost its seal alone still has every record.
+            let kept = index == 0 && len > 1_100;
+            let without = whole.found(false, cut);
+            assert!(without == Found::Refused || (kept && without == REPAIRED), "{without:?}");
+        }
+        for at in [3, 600, 1_024 + 9, 1_024 + 100, 1_024 + 160, group.start - 1, group.start + 9] {
+            let flip = |disk: &MemoryDisk, _: &Path| flip_bit(disk, path, at * 8 + 3);
+            let with = whole.found(true, flip);
+            // A start that needs no old record does not read sealed segments in whole.
+            let unread = Found::All { sled_anew: false, repaired: false };
+            assert!(with == REPAIRED || (index == 0 && with == unread), "{index} {at}: {with:?}");
+            let without = whole.found(false, flip);
+            let torn = index == 1 && group.contains(&at) && without == Found::Fewer(89);
+            assert!(torn || !matches!(without, Found::Fewer(_)), "{index} {at}: {without:?}");
+        }
+    }
+    let all = |disk: &MemoryDisk, _: &Path| {
+        whole.segments.iter().for_each(|path| disk.remove(path).unwrap());
+    };
+    assert!(matches!(whole.found(true, all), Found::All { .. }));
+    assert_eq!(whole.found(false, all), Found::Refused);
+}
+
+#[test]
+fn damage_that_only_making_state_again_comes_upon_is_repaired_as_well() {
+    let mut whole = Whole::new();
+    whole.cut.world.options.boot_id = Some("two".into());
+    // The marker of a clean stop is gone: state is made again, from the first record.
+    let marker = whole.cut.dir.join("store/marker");
+    let flip = |disk: &MemoryDisk, _: &Path| {
+        disk.remove(&marker).unwrap();
+        crate::snapshot::all(
+            &Options { disk: Arc::new(disk.clone()), ..small(&whole.cut.world) }
+                .folder(&whole.cut.dir.join("store")),
+        )
+        .unwrap()
+        .into_iter()
+        .for_each(|(_, path)| disk.remove(&path).unwrap());
+        flip_bit(disk, &whole.segments[0], (1_024 + 160) * 8);
+    };
+    assert_eq!(whole.found(true, flip), REPAIRED);
+    assert_eq!(whole.found(false, flip), Found::Refused);
+}
+
+#[test]
+fn a_log_that_is_gone_is_not_begun_anew_beside_its_keys() {
+    let whole = Whole::new();
+    for (keys, marker) in [(true, true), (true, false), (false, true)] {
+        whole.cut.put_sled(None);
+        let disk = whole.disk.copy();
+        for path in whole.disk.files().into_keys() {
+            let part = path.strip_prefix(&whole.cut.dir).unwrap();
+            let kept = (part.starts_with("keys") && keys) || (part.ends_with("marker") && marker);
+            if !kept {
+                disk.remove(&path).unwrap();
+            }
+        }
+        let options = Options { disk: Arc::new(disk.clone()), ..small(&whole.cut.world) };
+        let before = disk.files();
+        let refused = Store::<Toy>::open(&whole.cut.dir, options).err().unwrap();
+        assert!(matches!(refused, OpenError::LogMissing { .. }), "{refused}");
+        assert_eq!(disk.files(), before);
+    }
+}
+
+#[test]
+fn a_harmed_sled_folder_is_made_again_from_the_journal() {
+    let whole = Whole::new();
+    let all = |found: &Found| matches!(found, Found::All { repaired: false, .. });
+    let found = whole.found(false, |_, _| ());
+    assert!(all(&found), "deleted: {found:?}");
+    let db = fs::read(whole.cut.sleds[0].path().join("sled/db")).unwrap();
+    let end = db.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for len in [0, 1, 100, end / 2, end - 1] {
+        let found = whole.found(true, |_, db| {
+            let file = fs::OpenOptions::new().write(true).open(db).unwrap();
+            file.set_len(len as u64).unwrap();
+        });
+        assert!(all(&found), "{len} bytes: {found:?}");
+    }
+    for at in (0..end).step_by(end / 60 + 1) {
+        let found = whole.found(true, |_, path| {
+            let mut bytes = db.clone();
+            bytes[at] ^= 0x10;
+            fs::write(path, bytes).unwrap();
+        });
+        assert!(all(&found), "byte {at}: {found:?}");
     }
 }
 

@@ -1,0 +1,8 @@
+//! What happens to a server: killed, stopped, slowed by its disk, watched at its
+//! system calls. Whatever it answered holds.
+
+mod kill;
+mod order;
+mod stop;
+mod trace;
+mod workers;

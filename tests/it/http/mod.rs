@@ -1,0 +1,14 @@
+//! The HTTP interface of the real server: what it answers, and what it never tells.
+
+mod budgets;
+mod document;
+mod expiry;
+mod failures;
+mod flows;
+mod idempotency;
+mod limits;
+mod lookalikes;
+mod parser;
+mod restarts;
+mod strategies;
+pub(crate) mod world;
