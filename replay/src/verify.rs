@@ -221,7 +221,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             copies: copy.map(|copy| Copies::new(findings(&["records_compared"]), copy, clean)),
             signatures,
             rules: findings(&["commands"]),
-            states: States::new(findings(&["entries_compared"]), second.copy.as_ref()),
+            states: States::new(findings(&["entries_compared"]), second.copy.as_ref(), clean),
             state: FoldedState::default(),
             ids: Ids::new(options.scratch.clone().unwrap_or_else(std::env::temp_dir)),
             command: Together::default(),
