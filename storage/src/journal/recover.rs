@@ -39,6 +39,8 @@ pub(super) fn open(
     let at_dir = |source| OpenError::Io { path: dir.to_path_buf(), source };
     disk.create_dir(dir, Privacy::Shared).map_err(at_dir)?;
     disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
+    // Names that are read may stand in memory only; from here on they count.
+    disk.sync_dir(dir).map_err(at_dir)?;
     let (origin, created) = match read_origin(disk.as_ref(), dir)? {
         Some(origin) => (origin, false),
         None => (create(&disk, dir, new_origin, &options, entropy)?, true),

@@ -100,19 +100,57 @@ fn nearly_without_space_sled_is_left_alone_until_there_is_some() {
 
 #[test]
 fn a_snapshot_does_not_take_the_space_that_is_left() {
-    let (world, disk) = in_memory(1_000);
+    let (mut world, disk) = in_memory(1_000);
     let log = MemoryLog::new(ORIGIN);
     let (store, _) = world.start(&log);
     fill(&world, &store, 9);
     leave_free(&disk, 999);
     stop(&world, store);
-    assert!(crate::snapshot::all(&world.folder()).unwrap().is_empty());
+    let snapshots = |disk: &MemoryDisk| {
+        let names = disk.files().into_keys().map(|path| path.to_string_lossy().into_owned());
+        names.filter(|name| name.contains("snapshot")).count()
+    };
+    assert_eq!(snapshots(&disk), 0);
     disk.set_capacity(None);
     let (store, report) = world.start(&log);
     assert_eq!(report, OpenReport::default(), "and yet it was a clean stop");
     fill(&world, &store, 1);
     stop(&world, store);
-    assert_eq!(crate::snapshot::all(&world.folder()).unwrap().len(), 1);
+    assert_eq!(snapshots(&disk), 1);
+    // Nor one that is due in between.
+    world.options.snapshot_every = 1;
+    let (store, _) = world.start(&log);
+    store.queue.hold(true);
+    fill(&world, &store, 2);
+    leave_free(&disk, 999);
+    store.queue.hold(false);
+    store.queue.digest().unwrap();
+    assert_eq!(snapshots(&disk), 1);
+    disk.set_capacity(None);
+    fill(&world, &store, 1);
+    store.queue.digest().unwrap();
+    stop(&world, store);
+    assert_eq!(snapshots(&disk), 2);
+}
+
+#[test]
+fn a_snapshot_that_has_its_name_survives_a_power_cut() {
+    let (mut world, memory) = in_memory(0);
+    let disk = RecordingDisk::on(&memory);
+    world.options.disk = Arc::new(disk.clone());
+    let log = MemoryLog::new(ORIGIN);
+    let (store, _) = world.start(&log);
+    fill(&world, &store, 20);
+    stop(&world, store);
+    let recording = disk.recording();
+    let mut choose = chance();
+    for _ in 0..20 {
+        let left = recording.after_power_cut(recording.ops.len(), &mut choose);
+        world.options.disk = Arc::new(left);
+        fs::remove_dir_all(world.store_dir().join("sled")).unwrap();
+        let (_, report) = world.start(&log);
+        assert_eq!(report.from_snapshot, Some(Position(20)));
+    }
 }
 
 #[test]
@@ -279,8 +317,9 @@ impl Cut {
         }
     }
 
-    /// Opens what is left, and holds it to everything acknowledged.
-    fn check(&mut self, disk: Arc<dyn Disk>, acknowledged: u64) {
+    /// Opens what is left, and holds it to everything acknowledged; the size of
+    /// its log.
+    fn check(&mut self, disk: Arc<dyn Disk>, acknowledged: u64) -> u64 {
         let options = self.options(disk);
         let store = Store::<Toy>::open(&self.dir, options).unwrap();
         let size = store.log.head().size;
@@ -295,6 +334,31 @@ impl Cut {
         }
         assert_eq!(store.report.unknown_subjects, 0);
         assert!(self.world.fatal_messages().is_empty());
+        size
+    }
+}
+
+#[test]
+fn what_is_shown_after_the_death_of_the_process_survives_a_power_cut_after_it() {
+    let (world, memory) = in_memory(0);
+    let dir = world.dir.path().join("data");
+    let mut cut = Cut { world, dir, sleds: Vec::new(), subjects: Vec::new(), opened: 0 };
+    let disk = RecordingDisk::on(&memory);
+    cut.write(&disk);
+    let recording = disk.recording();
+    let mut choose = chance();
+    let end = recording.ops.len();
+    for sample in 0..40 {
+        let point = (end * sample / 40 + choose(end / 40)).min(end);
+        let died = recording.after_death(point);
+        cut.put_sled(None);
+        let shown = cut.check(Arc::new(died.clone()), recording.noted(point).unwrap_or(0));
+        let after = died.recording();
+        for _ in 0..2 {
+            let left = after.after_power_cut(after.ops.len(), &mut choose);
+            cut.put_sled(None);
+            cut.check(Arc::new(left), shown);
+        }
     }
 }
 
