@@ -176,8 +176,9 @@ fn write_level(f: &mut fmt::Formatter<'_>, number: u32, level: &LevelReport) -> 
         .iter()
         .map(|(name, count)| format!("{count} {}", name.replace('_', " ")))
         .collect();
-    write!(f, "{number}  {:18} {outcome:17}", level.level.title())?;
-    writeln!(f, "{}", counts.join(", "))?;
+    let counts = if level.outcome == Outcome::Absent { String::new() } else { counts.join(", ") };
+    let line = format!("{number}  {:18} {outcome:17} {counts}", level.level.title());
+    writeln!(f, "{}", line.trim_end())?;
     for failure in level.failures.iter().take(SHOWN) {
         writeln!(f, "     {failure}")?;
     }

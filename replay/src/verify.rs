@@ -10,12 +10,14 @@
 
 mod copies;
 mod findings;
+mod ids;
 mod records;
 mod rules;
 mod signatures;
 mod states;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ use tempfile::TempDir;
 
 use self::copies::Copies;
 use self::findings::Findings;
+use self::ids::Ids;
 use self::records::{Records, Spot, Together};
 use self::signatures::Signatures;
 use self::states::States;
@@ -179,6 +182,7 @@ struct Pass<'a, 'scope> {
     rules: Findings,
     states: States,
     state: FoldedState<Keytrail>,
+    ids: Ids,
     /// Records of a command that is not yet known to be complete.
     command: Together,
     /// State follows the log: no record was missing so far.
@@ -217,8 +221,9 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             copies: copy.map(|copy| Copies::new(findings(&["records_compared"]), copy, clean)),
             signatures,
             rules: findings(&["commands"]),
-            states: States::new(findings(&["entries_compared"]), second.copy.as_ref()),
+            states: States::new(findings(&["entries_compared"]), second.copy.as_ref(), clean),
             state: FoldedState::default(),
+            ids: Ids::new(options.scratch.clone().unwrap_or_else(std::env::temp_dir)),
             command: Together::default(),
             folding: true,
             whole: true,
@@ -245,16 +250,19 @@ impl<'a, 'scope> Pass<'a, 'scope> {
                         name.1 = Arc::from(self.folder.name(&file));
                         name.0 = file;
                     }
-                    self.block(&block, &name.1, frames_at, journal.origin());
+                    self.block(&block, &name.1, frames_at, journal.origin())?;
                 }
             }
             if let Some(progress) = self.options.progress {
                 progress(Phase::Reading, done, total);
             }
         }
-        self.command_ended();
+        self.command_ended()?;
         let chain = self.chain;
         self.reached(&chain);
+        let ids = std::mem::replace(&mut self.ids, Ids::new(PathBuf::new()));
+        ids.repeated(|id, first, again| self.records.repeated(id, first, again))
+            .map_err(temporary)?;
         Ok(self.report(Some(journal.origin().to_owned())))
     }
 
@@ -273,7 +281,13 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         self.records.found(finding, self.folder.name(&finding.file));
     }
 
-    fn block(&mut self, block: &Block, file: &Arc<str>, frames_at: u64, origin: &str) {
+    fn block(
+        &mut self,
+        block: &Block,
+        file: &Arc<str>,
+        frames_at: u64,
+        origin: &str,
+    ) -> Result<(), FolderError> {
         if block.first.0 != self.next {
             // The journal's reader has reported what is missing.
             (self.folding, self.whole) = (false, false);
@@ -288,7 +302,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             match record::decode(bytes) {
                 Ok((record, prev)) => {
                     spot.prev = prev;
-                    self.record(record, spot, bytes, origin);
+                    self.record(record, spot, bytes, origin)?;
                 }
                 Err(error) => {
                     self.folding = false;
@@ -298,9 +312,16 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             self.next += 1;
         }
         self.chain = block.chain;
+        Ok(())
     }
 
-    fn record(&mut self, record: Record, spot: Spot, bytes: &[u8], origin: &str) {
+    fn record(
+        &mut self,
+        record: Record,
+        spot: Spot,
+        bytes: &[u8],
+        origin: &str,
+    ) -> Result<(), FolderError> {
         self.first_at.get_or_insert(record.time);
         self.last_at = Some(record.time);
         if let Some(copies) = &mut self.copies {
@@ -315,15 +336,19 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             self.signatures.event(&spot, record.draft.stream, event);
         }
         if !self.command.is_continued_by(&record) {
-            self.command_ended();
+            self.command_ended()?;
         }
         self.command.records.push(record);
         self.command.spots.push(spot);
+        Ok(())
     }
 
     /// Checks and folds the records of a command that is complete.
-    fn command_ended(&mut self) {
+    fn command_ended(&mut self) -> Result<(), FolderError> {
         let command = std::mem::take(&mut self.command);
+        if let Some((first, spot)) = command.first() {
+            self.ids.add(first.draft.event_id, spot.position).map_err(temporary)?;
+        }
         self.records.command(&command);
         if self.folding && self.options.through >= Level::Rules {
             rules::check(&command, &self.state, &mut self.rules);
@@ -336,6 +361,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
                 self.folding = self.fold(record, spot);
             }
         }
+        Ok(())
     }
 
     /// Folds one record; false if that cannot be done.
@@ -393,6 +419,10 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             levels,
         }
     }
+}
+
+fn temporary(source: io::Error) -> FolderError {
+    FolderError::Io { what: "cannot use a temporary file".into(), source }
 }
 
 /// Adds what the server noted itself.

@@ -4,6 +4,7 @@
 
 mod client;
 mod contract;
+mod documents;
 mod faults;
 mod full_disk;
 mod history;

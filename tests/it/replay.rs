@@ -19,7 +19,7 @@ use storage::disk::RealDisk;
 use storage::journal::{Item, Journal, JournalReader, Limits, NoWitness};
 use storage::record;
 
-use crate::history::{Counter, History, ORIGIN, Signs, small_segments};
+use crate::history::{BANK, Counter, History, ORIGIN, Signs, options, small_segments};
 
 /// Every file below a folder with a hash of its bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
@@ -439,6 +439,66 @@ fn an_event_type_that_nobody_knows_is_found() {
         commands[10][0].draft.event_type = 999;
     });
     assert!(levels.contains(&Level::Records), "{report}");
+}
+
+#[test]
+fn a_stored_entry_that_the_log_does_not_make_so_is_named() {
+    let folder = day();
+    let mut commands = commands(folder.path());
+    alter(&mut commands, 2, |event| {
+        let Event::ApiKeyCreated(created) = event else { panic!("{event:?}") };
+        created.name = "another".into();
+    });
+    let other = forged(commands, Forger::Thorough);
+    assert!(verify(other.path()).holds, "another log, and a good one");
+    copy(&folder.path().join("store"), &other.path().join("store"));
+    let report = verify(other.path());
+    let failures = &report.level(Level::Replay).unwrap().failures;
+    let what: Vec<&str> = failures.iter().map(|failure| failure.what.as_str()).collect();
+    let named = format!("the stored entry ApiKey({BANK}) is not what the log says");
+    let follows = "the stored state follows another record than the log has there";
+    assert_eq!(what, [named.as_str(), follows]);
+}
+
+#[test]
+fn a_store_of_an_earlier_day_is_found_if_it_was_stopped_cleanly() {
+    let folder = day();
+    let mut commands = commands(folder.path());
+    commands.truncate(20);
+    let earlier = forged(commands, Forger::Careful);
+    copy(&folder.path().join("keys"), &earlier.path().join("keys"));
+    let rebuilt =
+        replay::rebuild(earlier.path(), &options(&Counter::at(1), small_segments(8))).unwrap();
+    assert_eq!(rebuilt.before, rebuilt.after);
+    assert!(rebuilt.found.state_remade.is_some(), "there was nothing before");
+    assert!(verify(earlier.path()).holds);
+
+    fs::remove_dir_all(folder.path().join("store")).unwrap();
+    copy(&earlier.path().join("store"), &folder.path().join("store"));
+    let report = verify(folder.path());
+    let failing = |level| &report.level(level).unwrap().failures[0].what;
+    assert_eq!(failing(Level::Copies), "the second copy ends before record 21");
+    assert_eq!(failing(Level::Replay), "the stored state stands at record 21 of 34");
+    // A server that was killed may leave that behind.
+    let marker = folder.path().join("store/marker");
+    let text = fs::read_to_string(&marker).unwrap();
+    fs::write(&marker, text.replace("stop clean", "stop none")).unwrap();
+    let report = verify(folder.path());
+    assert!(report.holds, "{report}");
+    assert_eq!(report.level(Level::Replay).unwrap().remarks.len(), 1, "{report}");
+}
+
+#[test]
+fn an_event_id_that_is_used_again_is_found() {
+    let folder = day();
+    let (levels, report) = failing(folder.path(), Forger::Thorough, |commands| {
+        let used = commands[12][0].draft.event_id;
+        commands[25][0].draft.event_id = used;
+    });
+    assert_eq!(levels, [Level::Records], "{report}");
+    let failures = &report.level(Level::Records).unwrap().failures;
+    assert_eq!(failures.len(), 1, "{report}");
+    assert!(failures[0].what.contains("is that of record 13 too"), "{report}");
 }
 
 #[test]

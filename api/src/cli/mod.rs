@@ -6,6 +6,7 @@ pub mod device;
 pub mod inspect;
 pub mod openapi;
 pub mod rebuild;
+pub mod receipt;
 pub mod serve;
 pub mod verify;
 
@@ -35,6 +36,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Show the events of a stopped server's folder, or of a copy of it
     Inspect(inspect::Arguments),
+    /// Check a receipt of an event with the log's public key, offline
+    Receipt(receipt::Arguments),
     /// Make everything that is derived from the log again
     Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
@@ -72,6 +75,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Device(arguments) => device::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Receipt(arguments) => receipt::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use engine::events::Event;
-use engine::ids::{Micros, Position};
+use engine::ids::{Id, Micros, Position};
 use engine::machine::{Record, StreamHead};
 use storage::journal::{Damage, Finding};
 
@@ -185,6 +185,14 @@ impl Records {
         );
         let means = "a record of this stream was removed, added or moved";
         self.findings.fail(spot.place(), what, means);
+    }
+
+    /// The command at `again` has the event ids of the one at `first`.
+    pub(super) fn repeated(&mut self, id: Id, first: u64, again: u64) {
+        let place = Place { position: Some(again), ..Place::default() };
+        let what = format!("event id {id} is that of record {first} too");
+        let means = "one of the two was forged: no event id is given out twice";
+        self.findings.fail(place, what, means);
     }
 
     pub(super) fn report(self) -> LevelReport {
