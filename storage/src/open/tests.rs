@@ -306,13 +306,11 @@ fn a_damage_note_makes_the_next_start_make_the_store_again() {
 
 /// Changes what sled holds, behind the store's back.
 fn tamper(world: &World, change: impl FnOnce(&sled::Tree)) {
-    let db = sled::Config::default()
-        .path(world.store_dir().join("sled"))
-        .segment_size(8 << 20)
-        .open()
-        .unwrap();
-    change(&db.open_tree("state").unwrap());
-    db.flush().unwrap();
+    // It waits for sled's lock, which a store that was just closed may still hold.
+    let opened = Database::open(world.store_dir(), 1 << 20, genesis(ORIGIN));
+    let database = opened.map_err(|_| "sled opens").unwrap();
+    change(&database.state);
+    database.db.flush().unwrap();
 }
 
 #[test]
