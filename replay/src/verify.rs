@@ -260,6 +260,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
     fn run(mut self, journal: &JournalReader) -> Result<Report, FolderError> {
         let log = self.folder.dir.join("log");
         let total = journal.bytes().map_err(FolderError::reading(&log))?;
+        self.records.strangers(&self.folder.strangers()?);
         let mut done = 0;
         self.chain = genesis(journal.origin());
         let mut name: (Arc<Path>, Arc<str>) = (Arc::from(Path::new("")), Arc::from(""));
@@ -407,8 +408,11 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         }
     }
 
-    fn report(self, origin: Option<String>) -> Report {
+    fn report(mut self, origin: Option<String>) -> Report {
         let whole = self.whole;
+        if self.next == 0 && whole {
+            self.records.findings.remarks.push("the log holds no record".into());
+        }
         let otherwise = if whole { Outcome::Holds } else { Outcome::Incomplete };
         let folded = whole && self.folding;
         let copies = match (self.copies, &self.second.copy) {

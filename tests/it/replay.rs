@@ -647,6 +647,25 @@ fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
 }
 
 #[test]
+fn a_rebuild_does_not_delete_the_only_good_copy_of_a_record() {
+    let folder = day();
+    let digest = verify(folder.path()).state_digest;
+    let path = segments(folder.path()).remove(1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[2_000] ^= 1;
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    assert!(!verify(folder.path()).holds);
+    let (code, json, noise) = keytrail(&["rebuild", "--json"], folder.path());
+    assert_eq!(code, 0, "{json}{noise}");
+    let report = verify(folder.path());
+    assert!(report.holds, "{report}");
+    assert_eq!((report.records, report.state_digest.clone()), (34, digest));
+    let remarks = &report.level(Level::Records).unwrap().remarks;
+    assert!(remarks.len() == 1 && remarks[0].contains(".damaged: what stood"), "{report}");
+}
+
+#[test]
 fn the_commands_exit_with_1_on_damage_and_with_2_where_there_is_nothing_to_look_at() {
     let folder = day();
     let path = segments(folder.path()).remove(1);
