@@ -121,7 +121,7 @@ impl App {
         self.code_key.expose()
     }
 
-    /// Counts signatures that were checked on a live challenge.
+    /// Counts signatures whose check was judged: those on a live challenge.
     pub fn count_signatures(&self, checked: usize) {
         self.signatures_checked.fetch_add(checked as u64, Ordering::Relaxed);
     }

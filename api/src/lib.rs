@@ -28,3 +28,4 @@ pub mod service;
 pub mod settings;
 pub mod tls;
 pub mod wire;
+pub mod witness;

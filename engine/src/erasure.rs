@@ -26,7 +26,7 @@ use crate::registration::deactivated;
 /// command have numbers of 8 bits. Whoever has more loses the others first.
 pub const REGISTRATIONS_MAX: usize = 14;
 
-const _: () = assert!(1 + REGISTRATIONS_MAX * (2 + crate::operation::OPEN_OPERATIONS_MAX) <= 256);
+const _: () = assert!(REGISTRATIONS_MAX * (2 + crate::operation::OPEN_OPERATIONS_MAX) < 256);
 
 pub(crate) fn order(look: Look, event_id: Id, want: &OrderErasure) -> Decided {
     let provider = caller(look, &want.by, UserRole::ServiceProvider)?;

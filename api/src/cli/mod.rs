@@ -9,6 +9,7 @@ pub mod rebuild;
 pub mod receipt;
 pub mod serve;
 pub mod verify;
+pub mod witness;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Check a receipt of an event with the log's public key, offline
     Receipt(receipt::Arguments),
+    /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
+    Witness(witness::Arguments),
     /// Make everything that is derived from the log again
     Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
@@ -76,6 +79,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Receipt(arguments) => receipt::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }

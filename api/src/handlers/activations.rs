@@ -12,14 +12,14 @@ use engine::reasons::{CodeType, RiskAttribute};
 use engine::seal::{self, Binding};
 use engine::sealed::{SealedUserV1, USER_REF_MAX};
 use engine::terms::{HwKeyClientStatus, HwKeyServerResult};
-use storage::keys::SubjectKey;
+use storage::keys::{KeyError, SubjectKey};
 
 use super::registrations;
 use crate::auth::roles::ServiceProvider;
 use crate::call::{Call, Failed, Outcome};
 use crate::erasure;
 use crate::http::body::Body;
-use crate::http::idempotency::{Asked, Idempotency};
+use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::wire::provider::{self as wire, Risk};
@@ -37,7 +37,7 @@ const CODE_LENGTHS: std::ops::RangeInclusive<u32> = 6..=codes::CODE_LENGTH_MAX;
 #[utoipa::path(
     post, path = "/v1/activations", tag = "activations", operation_id = "request_activation",
     request_body = wire::RequestActivation,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day.")),
+    params(IdempotencyKey),
     responses((status = 201, description = "The activation, with code and QR payload.", body = wire::RequestedActivation)),
 )]
 pub async fn request(
@@ -79,7 +79,11 @@ async fn subject_of(
         ApiError::new(Code::Internal).cause(error)
     };
     let subject = web::block(move || keys.subject_for(&provider, &reference)).await;
-    subject.map_err(|e| internal(e.into()))?.map_err(|e| internal(e.into()))
+    subject.map_err(|e| internal(e.into()))?.map_err(|error| match error {
+        KeyError::Full => ApiError::new(Code::Unavailable)
+            .detail("the disk is full; nothing is written until there is space"),
+        other => internal(other.into()),
+    })
 }
 
 /// Asks for new keys for a registration that has keys.
@@ -90,7 +94,7 @@ async fn subject_of(
     operation_id = "request_reactivation", request_body = Empty,
     params(
         ("id" = String, Path, description = "Id of the registration."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 201, description = "The activation, with code and QR payload.", body = wire::RequestedActivation)),
 )]
@@ -142,7 +146,7 @@ pub async fn activation(
     operation_id = "cancel_activation", request_body = Empty,
     params(
         ("id" = String, Path, description = "Id of the activation."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The activation.", body = wire::Activation)),
 )]

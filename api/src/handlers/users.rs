@@ -18,7 +18,7 @@ use super::activations::check_user_ref;
 use crate::auth::roles::ServiceProvider;
 use crate::call::{Call, Failed, Outcome};
 use crate::erasure;
-use crate::http::idempotency::{Asked, Idempotency};
+use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
 use crate::wire::Moment;
 use crate::wire::provider as wire;
@@ -56,7 +56,7 @@ pub struct EraseQuery {
     params(
         ("user_ref" = String, Path, description = "The service provider's own name for the user, percent-encoded (RFC 3986), `/` too."),
         EraseQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The erasure, carried out.", body = wire::Erasure)),
 )]
