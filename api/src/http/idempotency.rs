@@ -5,7 +5,7 @@
 //! repeat within a day gets its answer from the records; the same key with
 //! another request is refused.
 //!
-//! Some requests name a person, and the log must not: the digest is keyed, with
+//! Some requests name a person, and the log must not: both hashes are keyed, with
 //! a key outside the log, so that nobody who guesses a name can try it there.
 
 use std::future::{Ready, ready};
@@ -25,15 +25,16 @@ pub const HEADER: &str = "idempotency-key";
 /// Longest key, in characters.
 const KEY_MAX: usize = 255;
 
-const KEY_CONTEXT: &str = "keytrail 2026 idempotency key v1";
-const COMMAND_CONTEXT: &str = "keytrail 2026 idempotent command v1";
+const KEY_CONTEXT: &[u8] = b"keytrail 2026-11 idempotency key v2";
+const DIGEST_CONTEXT: &[u8] = b"keytrail 2026-11 idempotent request v2";
+const COMMAND_CONTEXT: &[u8] = b"keytrail 2026-11 idempotent command v2";
 
 /// The key of a request, if it has one, and what the request is about.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
     key: Option<String>,
     target: String,
-    digest_key: Secret32,
+    secret: Secret32,
 }
 
 /// Who asks, and the command id that follows from it.
@@ -61,16 +62,17 @@ impl Idempotency {
         let Some(key) = &self.key else {
             return Asked { by: Actor { api_key, request: None }, causation: None };
         };
-        let id = hash(derived(KEY_CONTEXT), &[&api_key.0, key.as_bytes()]);
+        let keyed = || blake3::Hasher::new_keyed(self.secret.expose());
+        let id = hash(keyed(), &[KEY_CONTEXT, &api_key.0, key.as_bytes()]);
         // With the caller's key in it not even this server can try a guess later.
-        let keyed = blake3::Hasher::new_keyed(self.digest_key.expose());
-        let digest = hash(keyed, &[key.as_bytes(), self.target.as_bytes(), body]);
+        let asked = [DIGEST_CONTEXT, key.as_bytes(), self.target.as_bytes(), body];
+        let digest = hash(keyed(), &asked);
         let request = RequestKey { id: first_half(&id), digest: first_half(&digest) };
-        let causation = Some(Id::v8(&hash(derived(COMMAND_CONTEXT), &[&id, &digest])));
+        let causation = Some(Id::v8(&hash(keyed(), &[COMMAND_CONTEXT, &id, &digest])));
         Asked { by: Actor { api_key, request: Some(request) }, causation }
     }
 
-    fn of_request(request: &HttpRequest, digest_key: Secret32) -> Result<Self, ApiError> {
+    fn of_request(request: &HttpRequest, secret: Secret32) -> Result<Self, ApiError> {
         let mut sent = request.headers().get_all(HEADER);
         let key = match (sent.next(), sent.next()) {
             (None, _) => None,
@@ -79,7 +81,7 @@ impl Idempotency {
         };
         // Method and path: one key must not stand for two things.
         let target = format!("{} {}", request.method(), request.path());
-        Ok(Self { key, target, digest_key })
+        Ok(Self { key, target, secret })
     }
 }
 
@@ -91,10 +93,6 @@ fn sane(key: &[u8]) -> Option<String> {
 fn malformed() -> ApiError {
     ApiError::new(Code::BadRequest)
         .detail("Idempotency-Key must be sent once and have 1 to 255 visible ASCII characters")
-}
-
-fn derived(context: &str) -> blake3::Hasher {
-    blake3::Hasher::new_derive_key(context)
 }
 
 /// Parts with their lengths, so that no two lists of parts hash alike.
