@@ -211,6 +211,12 @@ pub fn moment(dir: &Path, at: At, registration: Option<Id>) -> Result<Moment, Re
         last = Some((record.position, record.time));
         Ok(ControlFlow::Continue(()))
     })?;
+    let records = state.position().0;
+    if let At::Position(position) = at
+        && position.0 >= records
+    {
+        return Err(ReplayError::Beyond { position, records });
+    }
     // The log's own time where a position was asked for.
     let now = match at {
         At::Time(time) => time,
@@ -218,7 +224,7 @@ pub fn moment(dir: &Path, at: At, registration: Option<Id>) -> Result<Moment, Re
     };
     let mut moment = Moment {
         origin: walked.origin,
-        records: state.position().0,
+        records,
         last: last.map(|(position, time)| Place::new(position, time)),
         next,
         inside_command: inside,

@@ -64,6 +64,14 @@ pub enum ReplayError {
         /// Everything that is wrong.
         errors: Vec<ConfigError>,
     },
+    /// The log is not that long.
+    #[error("there is no record at position {}: the log has {records} records", position.0)]
+    Beyond {
+        /// What was asked for.
+        position: Position,
+        /// How many there are.
+        records: u64,
+    },
     /// Nothing of this id is in the log by then.
     #[error("the log knows no {what} {id} at that time")]
     Unknown {
@@ -102,6 +110,7 @@ impl ReplayError {
             Self::Hole { .. } | Self::Event { .. } | Self::Command { .. } => true,
             Self::Folder(_)
             | Self::Configuration { .. }
+            | Self::Beyond { .. }
             | Self::Unknown { .. }
             | Self::Write { .. } => false,
         }

@@ -13,14 +13,16 @@
 //! Nothing leaves unchecked: the checkpoint's signature, and the tree's root
 //! computed from the records by another implementation than the tiles'.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use storage::disk::Disk;
-use storage::disk::RealDisk;
+use storage::disk::{Disk, RealDisk};
 use storage::merkle::{Edge, Hash, TILE_WIDTH, leaf_hash};
 use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
 use storage::note::{BadSignature, Checkpoint, Note, NoteError, Signed, VerifierKey};
@@ -98,6 +100,18 @@ pub struct Tlog {
     pub remarks: Vec<String>,
 }
 
+impl fmt::Display for Tlog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "log      {}", self.origin)?;
+        writeln!(f, "tree     size {}, root {}", self.tree_size, self.root)?;
+        writeln!(f, "key      {}", self.checkpoint_key)?;
+        let unsigned = self.records.saturating_sub(self.tree_size);
+        writeln!(f, "records  {}, {unsigned} of them after the checkpoint", self.records)?;
+        writeln!(f, "tiles    {} files", self.tiles)?;
+        self.remarks.iter().try_for_each(|remark| writeln!(f, "note     {remark}"))
+    }
+}
+
 /// Writes the evidence of the folder `dir` to the new folder `out`, which is
 /// there in whole or not at all.
 ///
@@ -171,11 +185,10 @@ fn write(
     }
     let tiles = tiles.end()?;
     copy_log(&dir.join("log"), &out.join("log"))?;
-    use base64::Engine as _;
     Ok(Tlog {
         origin: walked.origin,
         tree_size: checkpoint.size,
-        root: base64::engine::general_purpose::STANDARD.encode(checkpoint.root),
+        root: STANDARD.encode(checkpoint.root),
         checkpoint_key: key.to_string(),
         records,
         tiles,
