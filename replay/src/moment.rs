@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use storage::fold::FoldedState;
 
-use crate::walk::{self, At, ReplayError};
+use crate::walk::{self, At, ReplayError, Walked};
 use crate::{hex, rfc3339};
 
 /// A place in the log.
@@ -210,7 +210,16 @@ pub fn moment(dir: &Path, at: At, registration: Option<Id>) -> Result<Moment, Re
         command.push(record.clone());
         last = Some((record.position, record.time));
         Ok(ControlFlow::Continue(()))
-    })?;
+    });
+    let walked = match walked {
+        // What is missing comes after the record that was asked for.
+        Err(ReplayError::Hole { origin, findings, .. })
+            if last.map(|(position, _)| At::Position(position)) == Some(at) =>
+        {
+            Walked { origin, findings }
+        }
+        walked => walked?,
+    };
     let records = state.position().0;
     if let At::Position(position) = at
         && position.0 >= records

@@ -31,6 +31,8 @@ pub enum ReplayError {
     /// Records are missing or damaged; what follows them cannot be folded.
     #[error("the log cannot be followed beyond record {}: {}; run keytrail verify", position.0, causes(findings))]
     Hole {
+        /// The log's origin line.
+        origin: String,
         /// The first record that is not there.
         position: Position,
         /// What is wrong with the files.
@@ -238,7 +240,7 @@ fn hides_records(damage: &Damage) -> bool {
 }
 
 fn hole(position: Position, walked: Walked) -> ReplayError {
-    ReplayError::Hole { position, findings: walked.findings }
+    ReplayError::Hole { origin: walked.origin, position, findings: walked.findings }
 }
 
 /// Hands every command, as its records, to `each`, until that breaks off.
@@ -282,6 +284,7 @@ pub(crate) fn continues(command: &[Record], record: &Record) -> bool {
 /// Folds one record of a walk, which has no gaps.
 pub(crate) fn fold(state: &mut FoldedState<Keytrail>, record: &Record) -> Result<(), ReplayError> {
     state.apply(record).map_err(|Gap { expected, .. }| ReplayError::Hole {
+        origin: String::new(),
         position: expected,
         findings: Vec::new(),
     })
