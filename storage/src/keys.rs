@@ -215,6 +215,8 @@ impl KeyStore {
         let at_dir = |source| KeyError::Io { path: dir.to_path_buf(), source };
         disk.create_dir(dir, Privacy::Private).map_err(at_dir)?;
         disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
+        // Names that are read may stand in memory only; from here on they count.
+        disk.sync_dir(dir).map_err(at_dir)?;
         let mut secrets = Vec::new();
         for part in Part::SECRETS {
             secrets.push(open_secret(disk.as_ref(), dir, part, entropy.as_ref(), expect)?);

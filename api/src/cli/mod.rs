@@ -11,6 +11,7 @@ pub mod receipt;
 pub mod replay;
 pub mod serve;
 pub mod verify;
+pub mod witness;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Command {
     Export(export::Arguments),
     /// Check a receipt of an event with the log's public key, offline
     Receipt(receipt::Arguments),
+    /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
+    Witness(witness::Arguments),
     /// Make everything that is derived from the log again
     Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
@@ -85,6 +88,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Receipt(arguments) => receipt::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }

@@ -39,13 +39,20 @@ pub(super) fn open(
     let at_dir = |source| OpenError::Io { path: dir.to_path_buf(), source };
     disk.create_dir(dir, Privacy::Shared).map_err(at_dir)?;
     disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
-    let (origin, created) = match read_origin(disk.as_ref(), dir)? {
-        Some(origin) => (origin, false),
-        None => (create(&disk, dir, new_origin, &options, entropy)?, true),
-    };
-    let genesis = block::genesis(&origin);
+    // Names that are read may stand in memory only; from here on they count.
+    disk.sync_dir(dir).map_err(at_dir)?;
     let mut known = witness.known_heads();
     known.sort_by_key(|known| known.size);
+    let (origin, created) = match read_origin(disk.as_ref(), dir)? {
+        Some(origin) => (origin, false),
+        None => {
+            // No log is begun where one was that cannot be made again from here.
+            let start = Head { size: 0, chain: block::genesis(new_origin) };
+            can_restore(witness, &known, &start)?;
+            (create(&disk, dir, new_origin, &options, entropy)?, true)
+        }
+    };
+    let genesis = block::genesis(&origin);
     let mut opener = Opener {
         disk: Arc::clone(&disk),
         dir: dir.to_path_buf(),
@@ -171,6 +178,13 @@ struct Seen {
     findings: Vec<Finding>,
 }
 
+/// The groups of a segment that is written anew.
+struct Gathered {
+    blocks: Vec<Block>,
+    head: Head,
+    from_witness: u64,
+}
+
 impl Opener<'_> {
     fn all(&mut self) -> Result<(), OpenError> {
         let firsts = segments(self.disk.as_ref(), &self.dir)?;
@@ -194,7 +208,7 @@ impl Opener<'_> {
     /// and the second copy lost, the seal says that something is missing.
     fn restore_rest(&mut self) -> Result<(), OpenError> {
         let Some(known) = self.known.last().cloned() else { return Ok(()) };
-        self.can_restore(&self.head)?;
+        can_restore(self.witness, &self.known, &self.head)?;
         while self.head.size < known.size {
             let first = Position(self.head.size);
             self.rebuild(first, known.size, known.chain, &BTreeMap::new(), false, Vec::new())?;
@@ -402,7 +416,7 @@ impl Opener<'_> {
             if let Some(known) = known.cloned() {
                 // In one step, not group by group: what is half restored would
                 // look like a log that ends there.
-                self.can_restore(&end.head)?;
+                can_restore(self.witness, &self.known, &end.head)?;
                 let good = self.good(&place)?;
                 return self.rebuild(first, known.size, known.chain, &good, false, seen.findings);
             }
@@ -505,21 +519,6 @@ impl Opener<'_> {
         Ok(())
     }
 
-    /// Whether the witness proves every record between `head` and what it knows.
-    fn can_restore(&self, head: &Head) -> Result<(), OpenError> {
-        let Some(known) = self.known.last().filter(|known| known.size > head.size) else {
-            return Ok(());
-        };
-        let mut at = *head;
-        while at.size < known.size {
-            match restored(self.witness, &at, known.size) {
-                Some(block) => at = block.head(),
-                None => return Err(OpenError::Lost { size: at.size, known: known.clone() }),
-            }
-        }
-        differs(&at, known)
-    }
-
     /// Writes the segment from `first` to `until` anew, out of the groups that
     /// are whole and the records of the witness. One that need not be sealed ends
     /// where it is full, and is sealed then.
@@ -532,29 +531,9 @@ impl Opener<'_> {
         sealed: bool,
         findings: Vec<Finding>,
     ) -> Result<(), OpenError> {
-        let mut blocks = Vec::new();
-        let mut head = self.head;
-        let mut from_witness = 0;
-        let step = |head: Head| head.size.saturating_add(self.options.limits.records.max(1));
-        let last_good = good.last_key_value().map_or(0, |(_, block)| block.head().size);
-        while head.size < until {
-            if !sealed && head.size >= last_good && self.fills(&blocks) {
-                break;
-            }
-            let whole = good.get(&head.size).filter(|block| block.prev == head.chain);
-            let next = good.range(head.size + 1..).next().map_or(until, |(&first, _)| first);
-            let block = match whole {
-                Some(block) => Some(block.clone()),
-                None => restored(self.witness, &head, next.min(until).min(step(head))).inspect(
-                    |block| {
-                        from_witness += u64::from(block.count);
-                    },
-                ),
-            };
-            let Some(block) = block else { return Err(OpenError::Damaged(findings)) };
-            head = block.head();
-            blocks.push(block);
-        }
+        let Some(Gathered { blocks, head, from_witness }) = self.gather(until, good, sealed) else {
+            return Err(OpenError::Damaged(findings));
+        };
         let all = head.size == until;
         if (sealed && !all) || (all && chain.is_some_and(|chain| chain != head.chain)) {
             return Err(OpenError::Damaged(findings));
@@ -574,6 +553,32 @@ impl Opener<'_> {
         let place = self.place(first, false);
         let seen = self.walk(&place, None)?;
         self.go_on(&seen).map_err(|source| OpenError::Io { path: place.path, source })
+    }
+
+    /// The groups of one segment from the present head up to `until`; none if
+    /// neither `good` nor the witness has some of them.
+    fn gather(&self, until: u64, good: &BTreeMap<u64, Block>, sealed: bool) -> Option<Gathered> {
+        let mut found = Gathered { blocks: Vec::new(), head: self.head, from_witness: 0 };
+        let last_good = good.last_key_value().map_or(0, |(_, block)| block.head().size);
+        while found.head.size < until {
+            let head = found.head;
+            if !sealed && head.size >= last_good && self.fills(&found.blocks) {
+                break;
+            }
+            let whole = good.get(&head.size).filter(|block| block.prev == head.chain);
+            let block = if let Some(block) = whole {
+                block.clone()
+            } else {
+                let next = good.range(head.size + 1..).next().map_or(until, |(&first, _)| first);
+                let step = head.size.saturating_add(self.options.limits.records.max(1));
+                let block = restored(self.witness, &head, next.min(until).min(step))?;
+                found.from_witness += u64::from(block.count);
+                block
+            };
+            found.head = block.head();
+            found.blocks.push(block);
+        }
+        Some(found)
     }
 
     /// Whether these blocks fill a segment.
@@ -649,6 +654,21 @@ fn restored(witness: &dyn Witness, head: &Head, until: u64) -> Option<Block> {
         block.push(bytes);
     }
     (block.count > 0).then_some(block)
+}
+
+/// Whether the witness proves every record between `head` and what is known.
+fn can_restore(witness: &dyn Witness, known: &[KnownHead], head: &Head) -> Result<(), OpenError> {
+    let Some(known) = known.last().filter(|known| known.size > head.size) else {
+        return Ok(());
+    };
+    let mut at = *head;
+    while at.size < known.size {
+        match restored(witness, &at, known.size) {
+            Some(block) => at = block.head(),
+            None => return Err(OpenError::Lost { size: at.size, known: known.clone() }),
+        }
+    }
+    differs(&at, known)
 }
 
 /// An error if `head` is as long as `known`, and another.

@@ -539,3 +539,35 @@ fn a_subject_whose_sync_failed_is_not_handed_out_and_nothing_more_is_written() {
     assert!(matches!(store.subject_for("bank", "alice"), Err(KeyError::Failed)));
     assert_eq!(store.find_subject("bank", "alice"), None);
 }
+
+#[test]
+fn what_is_handed_out_after_the_death_of_the_process_survives_a_power_cut_after_it() {
+    let story = story();
+    let recording = story.disk.recording();
+    let mut state = 7_u64;
+    let mut choose = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % n
+    };
+    for point in 0..=recording.ops.len() {
+        let expect = if point == 0 { Expect::MayBeNew } else { Expect::Existing };
+        let died = recording.after_death(point);
+        let open = |disk: Arc<dyn Disk>, expect| {
+            let entropy = Arc::new(Counter(AtomicU64::new(1_000)));
+            KeyStore::open(disk, Path::new("/keys"), entropy, expect)
+        };
+        // Where the store itself was not made yet, there is nothing to hand out.
+        let Ok(store) = open(Arc::new(died.clone()), expect) else { continue };
+        let seen = |store: &KeyStore| -> Vec<_> {
+            let has = |subject: &SubjectKey| store.subject_key(subject.id).unwrap().is_some();
+            story.steps.iter().map(|(_, _, subject)| has(subject)).collect()
+        };
+        let before = seen(&store);
+        let after = died.recording();
+        for _ in 0..10 {
+            let left = after.after_power_cut(after.ops.len(), &mut choose);
+            let store = open(Arc::new(left), Expect::Existing).unwrap();
+            assert_eq!(seen(&store), before, "after {point}");
+        }
+    }
+}
