@@ -203,7 +203,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn step(&mut self, step: &Step, range: Range) -> Result<ControlFlow<()>, ReplayError> {
+    fn step(&mut self, step: &Step, range: Range) -> walk::Going {
         let record = &step.record;
         if range.to.is_some_and(|to| to.is_reached_by(record)) {
             return Ok(ControlFlow::Break(()));

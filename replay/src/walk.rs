@@ -167,6 +167,9 @@ impl Step<'_> {
     }
 }
 
+/// Whether a walk goes on.
+pub(crate) type Going = Result<ControlFlow<()>, ReplayError>;
+
 /// How a walk ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Walked {
@@ -183,7 +186,7 @@ pub(crate) struct Walked {
 /// [`ReplayError::Hole`] at the first record that is missing, and what `each` says.
 pub(crate) fn records(
     dir: &Path,
-    each: &mut dyn FnMut(&Step) -> Result<ControlFlow<()>, ReplayError>,
+    each: &mut dyn FnMut(&Step) -> Going,
 ) -> Result<Walked, ReplayError> {
     let folder = Folder::open(dir)?;
     let journal = folder.journal().map_err(FolderError::Journal)?;
@@ -250,7 +253,7 @@ fn hole(position: Position, walked: Walked) -> ReplayError {
 /// As [`records`].
 pub(crate) fn commands(
     dir: &Path,
-    each: &mut dyn FnMut(&[Record]) -> Result<ControlFlow<()>, ReplayError>,
+    each: &mut dyn FnMut(&[Record]) -> Going,
 ) -> Result<Walked, ReplayError> {
     let mut command: Vec<Record> = Vec::new();
     let mut over = false;

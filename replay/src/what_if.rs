@@ -259,7 +259,7 @@ impl<'a> Pass<'a> {
         Self { options, log, branch: None, open: BTreeMap::new(), last: None, answer }
     }
 
-    fn command(&mut self, records: &[Record]) -> Result<ControlFlow<()>, ReplayError> {
+    fn command(&mut self, records: &[Record]) -> walk::Going {
         let Some(first) = records.first() else { return Ok(ControlFlow::Continue(())) };
         if self.options.to.is_some_and(|to| to.is_reached_by(first)) {
             return Ok(ControlFlow::Break(()));

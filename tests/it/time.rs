@@ -23,6 +23,7 @@ use replay::{At, ReplayError};
 use serde_json::Value;
 use storage::block::genesis;
 use storage::fold::fold_state;
+use storage::lock::{LockError, ReadLock};
 use storage::record;
 
 use crate::history::{APP, BANK, History, ORIGIN, Phone, Signs, by, small_segments};
@@ -86,8 +87,17 @@ fn log(script: impl FnOnce(&mut History)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut history = History::begin(folder.path(), small_segments(8));
     script(&mut history);
-    history.store.close().unwrap();
+    stop(history, folder.path());
     folder
+}
+
+/// Closes the store, and waits until nobody has its lock: a process that another
+/// test starts at this moment has a copy of it until it runs its program.
+fn stop(history: History, dir: &Path) {
+    history.store.close().unwrap();
+    while let Err(LockError::Held { .. }) = ReadLock::share(dir) {
+        std::thread::yield_now();
+    }
 }
 
 /// A registration that fails, is locked, unlocked, locked by request, activated
@@ -122,7 +132,7 @@ fn at_every_position_the_fold_is_the_state_that_the_live_store_had() {
     history.digests = Some(BTreeMap::new());
     life(&mut history);
     let live = history.digests.take().unwrap();
-    history.store.close().unwrap();
+    stop(history, folder.path());
     let records = records(folder.path());
     assert!(records.len() > 25 && live.len() > 20);
     for (index, record) in records.iter().enumerate() {
@@ -354,7 +364,7 @@ fn allowing_more_failures_makes_a_lock_not_happen() {
 #[test]
 fn the_configuration_that_was_in_force_changes_nothing_to_the_last_entry_of_state() {
     let folder = tempfile::tempdir().unwrap();
-    History::day(folder.path(), small_segments(8)).store.close().unwrap();
+    stop(History::day(folder.path(), small_segments(8)), folder.path());
     for from in 0..34 {
         let answer = asked(folder.path(), "failures_allowed=2", from);
         assert_eq!(answer.entries_differing, 0, "{answer}");
@@ -370,7 +380,7 @@ fn the_configuration_that_was_in_force_changes_nothing_to_the_last_entry_of_stat
 #[test]
 fn what_is_asked_stays_in_force_whatever_the_log_set_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
-    History::day(folder.path(), small_segments(8)).store.close().unwrap();
+    stop(History::day(folder.path(), small_segments(8)), folder.path());
     let answer = asked(folder.path(), "hw_key_validation_strategy=SUPPORTED", 0);
     assert_eq!(
         counts(&answer.changes),
