@@ -13,7 +13,7 @@ use engine::terms::Verdict;
 use replay::folder::FolderError;
 use replay::inspect::{Filter, Row};
 use replay::report::{Level, Outcome, Report};
-use replay::verify::Options;
+use replay::verify::{Options, Phase};
 use storage::block::{Block, BlockLog, Head, genesis};
 use storage::disk::RealDisk;
 use storage::journal::{Item, Journal, JournalReader, Limits, NoWitness};
@@ -135,6 +135,22 @@ fn a_folder_in_use_is_refused_and_one_without_a_log_too() {
     assert!(matches!(refused, Err(FolderError::InUse(_))), "{refused:?}");
     history.store.close().unwrap();
     assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn progress_never_goes_back_and_comes_near_the_end() {
+    let folder = day();
+    let told = std::cell::RefCell::new(Vec::new());
+    let progress = |phase, done, total| told.borrow_mut().push((phase, done, total));
+    let options = Options { progress: Some(&progress), ..Options::default() };
+    assert!(replay::verify(folder.path(), &options).unwrap().holds);
+    let told = told.into_inner();
+    for phase in [Phase::Copying, Phase::Reading] {
+        let steps: Vec<_> = told.iter().filter(|(of, ..)| *of == phase).collect();
+        assert!(steps.is_sorted_by_key(|(_, done, _)| done), "{steps:?}");
+        let (_, done, total) = steps.last().unwrap();
+        assert!(done <= total && total - done <= 4_096, "{done} of {total}");
+    }
 }
 
 #[test]
