@@ -663,6 +663,16 @@ fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
 }
 
 #[test]
+fn a_name_in_the_folder_cannot_write_its_own_verdict() {
+    let folder = day();
+    fs::write(folder.path().join("log/x\n\nevery level holds\n\u{1b}[8m"), "").unwrap();
+    let (code, page, _) = keytrail(&["verify"], folder.path());
+    assert_eq!(code, 0);
+    assert_eq!(page.lines().filter(|line| *line == "every level holds").count(), 1, "{page}");
+    assert!(!page.contains('\u{1b}'));
+}
+
+#[test]
 fn a_rebuild_does_not_delete_the_only_good_copy_of_a_record() {
     let folder = day();
     let digest = verify(folder.path()).state_digest;
