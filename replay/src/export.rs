@@ -24,10 +24,10 @@ use storage::record;
 
 pub use self::tlog::{Tlog, TlogError, tlog};
 
-use crate::hex;
 use crate::moment::Place;
 use crate::proof::Roots;
 use crate::walk::{self, At, ReplayError, Step};
+use crate::{hex, one_line};
 
 /// Which records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +70,7 @@ pub struct Manifest {
 
 impl fmt::Display for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "log      {}", self.origin)?;
+        writeln!(f, "log      {}", one_line(&self.origin))?;
         write!(f, "records  {}", self.count)?;
         if let (Some(first), Some(last)) = (&self.first, &self.last) {
             write!(f, ", {first} to {last}")?;

@@ -18,7 +18,7 @@ use serde_json::Value;
 use storage::fold::FoldedState;
 
 use crate::walk::{self, At, ReplayError, Walked};
-use crate::{hex, rfc3339};
+use crate::{hex, one_line, rfc3339};
 
 /// A place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -362,7 +362,7 @@ fn operation_then(id: Id, operation: &Operation, now: Micros) -> OperationThen {
 /// One page for people.
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "log      {}", self.origin)?;
+        writeln!(f, "log      {}", one_line(&self.origin))?;
         match (&self.last, &self.next) {
             (None, _) => writeln!(f, "at       before the first record: nothing was known")?,
             (Some(last), None) => writeln!(f, "at       record {last}, the last one of the log")?,
@@ -391,7 +391,7 @@ impl fmt::Display for Moment {
 impl fmt::Display for ApplicationThen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "application {} {:?}", self.application_id, self.name)?;
-        writeln!(f, "  service provider  {}", self.service_provider)?;
+        writeln!(f, "  service provider  {}", one_line(&self.service_provider))?;
         writeln!(f, "  created           {}", self.created_at)?;
         writeln!(f, "  live codes        {}", self.live_codes)?;
         if let Some(until) = &self.codes_refused_until {
@@ -417,7 +417,8 @@ impl fmt::Display for RegistrationThen {
         let cannot = if self.hw_key_impossible { ", the device cannot have one" } else { "" };
         writeln!(f, "  hardware key      {}{cannot}", hardware.unwrap_or_else(none))?;
         if let Some(position) = self.keys_at {
-            writeln!(f, "  keys set by       record {position}, client {}", self.client_version)?;
+            let client = one_line(&self.client_version);
+            writeln!(f, "  keys set by       record {position}, client {client}")?;
         }
         if self.unproven_device {
             writeln!(f, "  device            not proven by an earlier key")?;

@@ -42,6 +42,7 @@ pub use self::properties::{PropertyError, properties};
 use self::branch::Branch;
 use self::ending::{Made, Stands, Why, events_of, outcome, touched};
 use crate::moment::Place;
+use crate::one_line;
 use crate::walk::{self, At, ReplayError};
 
 /// What follows from what, in the alternative.
@@ -537,7 +538,7 @@ const SHOWN: usize = 40;
 /// One page for people.
 impl fmt::Display for WhatIf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "log          {}", self.origin)?;
+        writeln!(f, "log          {}", one_line(&self.origin))?;
         let asked: Vec<_> =
             self.properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let whose = self

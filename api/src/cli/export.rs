@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Exit {
         (Some(folder), _) => evidence(&arguments.dir, folder, arguments.json),
         (None, Some(file)) => match jsonl_file(&arguments.dir, range, file) {
             Ok(manifest) if arguments.json => said(format!("{}\n", manifest_json(&manifest))),
-            Ok(manifest) => said(manifest.to_string()),
+            Ok(manifest) => said(replay::printable(&manifest.to_string())),
             Err(error) => failed(&error),
         },
         (None, None) => lines(&arguments.dir, range),
@@ -73,7 +73,7 @@ fn lines(dir: &Path, range: Range) -> Exit {
 fn evidence(dir: &Path, folder: &Path, json: bool) -> Exit {
     match tlog(dir, folder) {
         Ok(written) if json => said(format!("{}\n", serde_json::json!(written))),
-        Ok(written) => said(written.to_string()),
+        Ok(written) => said(replay::printable(&written.to_string())),
         Err(error) => {
             report(&error);
             if error.is_damage() { Exit::Failed } else { Exit::Usage }

@@ -151,13 +151,15 @@ fn show_history(arguments: &Arguments) -> Result<(), Failed> {
         written = if arguments.json {
             writeln!(out, "{}", chapter.to_json())
         } else {
-            writeln!(out, "{chapter}")
+            writeln!(out, "{}", replay::printable(&chapter.to_string()))
         };
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     written?;
     out.flush()?;
-    told?.remarks.iter().for_each(|remark| eprintln!("keytrail: {remark}"));
+    for remark in told?.remarks {
+        eprintln!("keytrail: {}", replay::printable(&remark));
+    }
     Ok(())
 }
 
@@ -168,7 +170,7 @@ fn print(shown: &(impl Serialize + std::fmt::Display), json: bool) -> Result<(),
         serde_json::to_writer(&mut out, shown).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
-        write!(out, "{shown}")?;
+        write!(out, "{}", replay::printable(&shown.to_string()))?;
     }
     out.flush()?;
     Ok(())

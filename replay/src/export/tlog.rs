@@ -29,6 +29,7 @@ use storage::note::{BadSignature, Checkpoint, Note, NoteError, Signed, VerifierK
 
 use super::sync_parent;
 use crate::folder::FolderError;
+use crate::one_line;
 use crate::proof::Roots;
 use crate::walk::{self, ReplayError};
 
@@ -102,7 +103,7 @@ pub struct Tlog {
 
 impl fmt::Display for Tlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "log      {}", self.origin)?;
+        writeln!(f, "log      {}", one_line(&self.origin))?;
         writeln!(f, "tree     size {}, root {}", self.tree_size, self.root)?;
         writeln!(f, "key      {}", self.checkpoint_key)?;
         let unsigned = self.records.saturating_sub(self.tree_size);
