@@ -15,6 +15,7 @@ use engine::entries::Look;
 use engine::ids::Id;
 use engine::machine::{Clock, Entropy, fresh_id};
 use storage::keys::{KeyError, KeyStore, Secret32, SecretName};
+use storage::notary::Evidence;
 use storage::open::Store;
 use storage::reader::LogReader;
 use storage::sequencer::{Envelope, ExecuteError, Handle};
@@ -36,6 +37,8 @@ pub struct App {
     pub state: StateReader<Keytrail>,
     /// The log, as far as it is durable.
     pub log: LogReader,
+    /// Checkpoints, and the tree behind them.
+    pub evidence: Evidence,
     /// Subjects and their keys.
     pub keys: Arc<KeyStore>,
     /// The log's origin line.
@@ -62,6 +65,7 @@ impl App {
     /// [`KeyError`] if a secret of the server cannot be read.
     pub fn new(
         store: &Store<Keytrail>,
+        evidence: Evidence,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, KeyError> {
@@ -69,6 +73,7 @@ impl App {
             handle: store.handle.clone(),
             state: store.state.clone(),
             log: store.log.clone(),
+            evidence,
             keys: Arc::clone(&store.keys),
             origin: store.origin.clone(),
             hasher: SecretHasher::new(*store.keys.secret(SecretName::ApiKeys)?.expose()),
@@ -105,7 +110,7 @@ impl App {
         self.code_key.expose()
     }
 
-    /// Counts signatures that were checked on a live challenge.
+    /// Counts signatures whose check was judged: those on a live challenge.
     pub fn count_signatures(&self, checked: usize) {
         self.signatures_checked.fetch_add(checked as u64, Ordering::Relaxed);
     }

@@ -11,7 +11,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
-    activations, admin, device_activation, device_authentication, operations, registrations,
+    activations, admin, audit, device_activation, device_authentication, operations, registrations,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -31,6 +31,8 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         operations::create, operations::operation, operations::cancel,
         device_activation::start, device_activation::finish,
         device_authentication::start, device_authentication::finish,
+        audit::checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
+        audit::operation_receipt,
     ),
     components(schemas(Problem<'static>, FieldError, Code)),
     tags(
@@ -39,6 +41,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         (name = "activations", description = "For service providers: keys for a device."),
         (name = "registrations", description = "For service providers: one app on one device."),
         (name = "operations", description = "For service providers: one question to one registration."),
+        (name = "audit", description = "For auditors: checkpoints, tiles, receipts, events."),
         (name = "device", description = "For devices. What is signed is in docs/protocol.md."),
         (name = "about", description = "What this server offers, and what its errors mean."),
     ),

@@ -99,6 +99,8 @@ table! {
         "The registration has no key for a method that the application allows, that was asked for, and that reaches the level.";
     RevokesItself = 409 "revokes_itself", "Revokes itself",
         "An API key cannot revoke itself: use another administrator's.";
+    NotYetSigned = 409 "not_yet_signed", "Not yet signed",
+        "No checkpoint covers this event yet; the next one is signed within a second or so.";
     IdempotencyKeyReused = 422 "idempotency_key_reused", "Idempotency key reused",
         "The `Idempotency-Key` was used for another request of this API key within a day.";
     TooManyRequests = 429 "too_many_requests", "Too many requests",

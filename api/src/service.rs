@@ -14,6 +14,7 @@ use engine::command::{Refusal, Want};
 use engine::machine::{Clock, Entropy, fresh_id};
 use storage::disk::{Disk, RealDisk};
 use storage::keys::KeyError;
+use storage::notary::{self, Guard, Notary, NotaryError};
 use storage::open::{OpenError, OpenReport, Options, Store};
 use storage::sequencer::{ExecuteError, Stopped};
 use tokio::task::JoinHandle;
@@ -28,6 +29,10 @@ use crate::settings::Settings;
 
 /// Longest time a request body may take to arrive, in seconds.
 const BODY_S_MAX: u64 = 10;
+/// Name of the guard file in the data folder, unless the settings say another place.
+const GUARD_FILE: &str = "guard";
+/// How often a checkpoint is signed while events arrive, in milliseconds.
+const CHECKPOINT_EVERY_MS: u64 = 1_000;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,14 @@ pub enum StartError {
         /// Why not.
         source: OpenError,
     },
+    /// Checkpoints cannot be signed, or the log is not the one that was signed.
+    #[error("the log in {folder} is not vouched for")]
+    Notary {
+        /// The store's folder.
+        folder: String,
+        /// Why not.
+        source: NotaryError,
+    },
     /// A secret of the server cannot be read.
     #[error(transparent)]
     Keys(#[from] KeyError),
@@ -54,7 +67,7 @@ pub enum StartError {
     Begin(#[source] ExecuteError<Refusal>),
     /// The thread that opened the store is gone.
     #[error("opening the store failed")]
-    Gone(#[from] tokio::task::JoinError),
+    Gone,
 }
 
 /// Why the server did not stop cleanly. Nothing that was answered is lost.
@@ -66,6 +79,9 @@ pub enum StopError {
     /// The writer.
     #[error("the store did not stop cleanly")]
     Store(#[from] Stopped),
+    /// The last checkpoint.
+    #[error("the last checkpoint was not signed")]
+    Notary(#[from] NotaryError),
     /// The thread that closed the store is gone.
     #[error("closing the store failed")]
     Gone(#[from] tokio::task::JoinError),
@@ -86,9 +102,15 @@ pub type HandOver = Box<dyn FnOnce(&Credential) -> io::Result<()>>;
 /// A server that runs.
 pub struct Service {
     running: Running,
-    store: Store<Keytrail>,
+    opened: Opened,
     app: Arc<App>,
     windows: JoinHandle<()>,
+}
+
+/// The store and who signs for it.
+struct Opened {
+    store: Store<Keytrail>,
+    notary: Notary,
 }
 
 impl Service {
@@ -127,11 +149,11 @@ impl Service {
         };
         let running = server::start(settings, edge.clone(), routes)?;
         match Self::open(settings, options(settings, ports, disk), ports, hand_over).await {
-            Ok((store, app)) => {
+            Ok((opened, app)) => {
                 slot.fill(Arc::clone(&app));
                 edge.enter(Phase::Ready);
                 let windows = actix_web::rt::spawn(write_refusals(Arc::clone(&app)));
-                Ok(Self { running, store, app, windows })
+                Ok(Self { running, opened, app, windows })
             }
             Err(error) => {
                 // What kept the store closed is what the operator must see.
@@ -146,22 +168,19 @@ impl Service {
         options: Options,
         ports: &Ports,
         hand_over: HandOver,
-    ) -> Result<(Store<Keytrail>, Arc<App>), StartError> {
-        let folder = settings.data.clone();
-        let opened = web::block(move || Store::<Keytrail>::open(&folder, options)).await;
-        let folder = || settings.data.display().to_string();
-        let store = opened
-            .map_err(|_| StartError::Begin(ExecuteError::Stopped))?
-            .map_err(|source| StartError::Open { folder: folder(), source })?;
-        tell(&store.report);
+    ) -> Result<(Opened, Arc<App>), StartError> {
+        let settings = settings.clone();
+        let opened = web::block(move || open_blocking(&settings, options)).await;
+        let opened = opened.map_err(|_| StartError::Gone)??;
         let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
-        let app = Arc::new(App::new(&store, clock, entropy)?);
+        let evidence = opened.notary.evidence().clone();
+        let app = Arc::new(App::new(&opened.store, evidence, clock, entropy)?);
         if app.is_new() {
             let key = first_key::generate(&*ports.clock, &*ports.entropy);
             hand_over(&key).map_err(StartError::FirstKey)?;
             app.begin(&key).await.map_err(StartError::Begin)?;
         }
-        Ok((store, app))
+        Ok((opened, app))
     }
 
     /// Its base URL.
@@ -208,10 +227,41 @@ impl Service {
         self.running.stop().await?;
         self.windows.abort();
         write_window(&self.app).await;
-        let store = self.store;
-        tokio::task::spawn_blocking(move || store.close()).await??;
-        Ok(())
+        let Opened { store, notary } = self.opened;
+        tokio::task::spawn_blocking(move || -> Result<(), StopError> {
+            notary.stop()?;
+            Ok(store.close()?)
+        })
+        .await?
     }
+}
+
+/// Opens the store, after a look at the guard file, and starts its notary.
+fn open_blocking(settings: &Settings, mut options: Options) -> Result<Opened, StartError> {
+    let folder = || settings.data.display().to_string();
+    let unvouched = |source| StartError::Notary { folder: folder(), source };
+    let notary = notary::Options {
+        guard: settings.guard.clone().unwrap_or_else(|| settings.data.join(GUARD_FILE)),
+        disk: Arc::clone(&options.disk),
+        every_ms: Some(CHECKPOINT_EVERY_MS),
+        fatal: Arc::clone(&options.fatal),
+    };
+    let guard = Guard::read(&*notary.disk, &notary.guard).map_err(unvouched)?;
+    options.known_heads.extend(guard.as_ref().map(Guard::known_head));
+    let store = Store::<Keytrail>::open(&settings.data, options)
+        .map_err(|source| StartError::Open { folder: folder(), source })?;
+    tell(&store.report);
+    if guard.is_none() && store.log.head().size > 0 {
+        let path = notary.guard.display().to_string();
+        tracing::warn!(
+            path,
+            "there is no guard file: an older copy of the whole folder could not be told from the \
+             newest one"
+        );
+    }
+    let log = store.log.clone();
+    let notary = Notary::start(&settings.data, log, &store.keys, &store.origin, guard, notary);
+    Ok(Opened { notary: notary.map_err(unvouched)?, store })
 }
 
 fn edge(settings: &Settings, ports: &Ports) -> Data<Edge> {

@@ -75,6 +75,26 @@ impl Folder {
         }))
     }
 
+    /// The files in `log/` that are no part of the log, in the order of their names.
+    pub(crate) fn strangers(&self) -> Result<Vec<String>, FolderError> {
+        let log = self.dir.join("log");
+        let mut found = Vec::new();
+        for item in std::fs::read_dir(&log).map_err(FolderError::reading(&log))? {
+            let item = item.map_err(FolderError::reading(&log))?;
+            let name = item.file_name().to_string_lossy().into_owned();
+            let segment = name.strip_prefix("segment-").and_then(|rest| rest.strip_suffix(".ktj"));
+            let of_log = matches!(name.as_str(), "origin" | "reserve.tmp")
+                || segment.is_some_and(|digits| {
+                    digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())
+                });
+            if !of_log {
+                found.push(name);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// The folder of what is derived.
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.join("store")

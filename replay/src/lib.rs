@@ -11,6 +11,7 @@
 
 pub mod folder;
 pub mod inspect;
+pub mod proof;
 pub mod rebuild;
 pub mod report;
 mod summary;

@@ -13,6 +13,12 @@ pub enum Level {
     Records,
     /// The journal against the second copy of the log.
     Copies,
+    /// The tree over the records against the checkpoint beside the log.
+    Checkpoints,
+    /// The same against checkpoints that an auditor kept.
+    Since,
+    /// Cosignatures of witnesses.
+    Witnesses,
     /// Every signature, verified again.
     Signatures,
     /// The rules, applied again to every command.
@@ -23,8 +29,16 @@ pub enum Level {
 
 impl Level {
     /// All levels in order.
-    pub const ALL: &'static [Self] =
-        &[Self::Records, Self::Copies, Self::Signatures, Self::Rules, Self::Replay];
+    pub const ALL: &'static [Self] = &[
+        Self::Records,
+        Self::Copies,
+        Self::Checkpoints,
+        Self::Since,
+        Self::Witnesses,
+        Self::Signatures,
+        Self::Rules,
+        Self::Replay,
+    ];
 
     /// What it checks, for people.
     #[must_use]
@@ -32,6 +46,9 @@ impl Level {
         match self {
             Self::Records => "records and chain",
             Self::Copies => "second copy",
+            Self::Checkpoints => "checkpoint",
+            Self::Since => "kept checkpoints",
+            Self::Witnesses => "witnesses",
             Self::Signatures => "signatures",
             Self::Rules => "rules",
             Self::Replay => "replay",
@@ -176,8 +193,9 @@ fn write_level(f: &mut fmt::Formatter<'_>, number: u32, level: &LevelReport) -> 
         .iter()
         .map(|(name, count)| format!("{count} {}", name.replace('_', " ")))
         .collect();
-    write!(f, "{number}  {:18} {outcome:17}", level.level.title())?;
-    writeln!(f, "{}", counts.join(", "))?;
+    let counts = if level.outcome == Outcome::Absent { String::new() } else { counts.join(", ") };
+    let line = format!("{number}  {:18} {outcome:17} {counts}", level.level.title());
+    writeln!(f, "{}", line.trim_end())?;
     for failure in level.failures.iter().take(SHOWN) {
         writeln!(f, "     {failure}")?;
     }

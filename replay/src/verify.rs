@@ -8,14 +8,17 @@
 //!
 //! Levels, in order: see [`Level`]. Each is a module below.
 
+mod checkpoints;
 mod copies;
 mod findings;
+mod ids;
 mod records;
 mod rules;
 mod signatures;
 mod states;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -28,11 +31,15 @@ use storage::audit::{self, StoreCopy, StoreNotes};
 use storage::block::{Block, genesis};
 use storage::fold::FoldedState;
 use storage::journal::{self, Damage, Finding, JournalReader, Placed};
+use storage::note::VerifierKey;
 use storage::record;
 use tempfile::TempDir;
 
+use self::checkpoints::Checkpoints;
+pub use self::checkpoints::{Kept, PolicyError, WitnessPolicy};
 use self::copies::Copies;
 use self::findings::Findings;
+use self::ids::Ids;
 use self::records::{Records, Spot, Together};
 use self::signatures::Signatures;
 use self::states::States;
@@ -67,6 +74,12 @@ pub struct Options<'a> {
     pub failures_kept: usize,
     /// Memory for sled's cache, in bytes.
     pub cache_bytes: u64,
+    /// The log's verifier key, from whom you trust; none for the one in the folder.
+    pub key: Option<VerifierKey>,
+    /// Checkpoints that were kept elsewhere.
+    pub since: Vec<Kept>,
+    /// Whose cosignatures are asked for.
+    pub policy: Option<WitnessPolicy>,
     /// Told how far it has come.
     pub progress: Option<Progress<'a>>,
 }
@@ -79,6 +92,9 @@ impl Default for Options<'_> {
             scratch: None,
             failures_kept: 100,
             cache_bytes: 64 << 20,
+            key: None,
+            since: Vec::new(),
+            policy: None,
             progress: None,
         }
     }
@@ -111,7 +127,13 @@ pub fn verify(dir: &Path, options: &Options) -> Result<Report, FolderError> {
         let counted = ["signatures", "valid", "invalid", "malformed"];
         let findings = Findings::new(options.failures_kept, &counted);
         let workers = Signatures::start(scope, threads, outbox, &inbox, &findings);
-        let pass = Pass::new(&folder, &second, workers, options);
+        let checkpoints = Checkpoints::new(
+            &folder.dir,
+            options.key.as_ref(),
+            &options.since,
+            options.policy.as_ref(),
+        )?;
+        let pass = Pass::new(&folder, &second, checkpoints, workers, options);
         match journal {
             Ok(journal) => pass.run(&journal),
             Err(error) => Ok(pass.without_origin(&error)),
@@ -175,10 +197,12 @@ struct Pass<'a, 'scope> {
     options: &'a Options<'a>,
     records: Records,
     copies: Option<Copies>,
+    checkpoints: Checkpoints,
     signatures: Signatures<'scope>,
     rules: Findings,
     states: States,
     state: FoldedState<Keytrail>,
+    ids: Ids,
     /// Records of a command that is not yet known to be complete.
     command: Together,
     /// State follows the log: no record was missing so far.
@@ -197,6 +221,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
     fn new(
         folder: &'a Folder,
         second: &'a Second,
+        checkpoints: Checkpoints,
         signatures: Signatures<'scope>,
         options: &'a Options<'a>,
     ) -> Self {
@@ -215,10 +240,12 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             options,
             records,
             copies: copy.map(|copy| Copies::new(findings(&["records_compared"]), copy, clean)),
+            checkpoints,
             signatures,
             rules: findings(&["commands"]),
-            states: States::new(findings(&["entries_compared"]), second.copy.as_ref()),
+            states: States::new(findings(&["entries_compared"]), second.copy.as_ref(), clean),
             state: FoldedState::default(),
+            ids: Ids::new(options.scratch.clone().unwrap_or_else(std::env::temp_dir)),
             command: Together::default(),
             folding: true,
             whole: true,
@@ -233,6 +260,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
     fn run(mut self, journal: &JournalReader) -> Result<Report, FolderError> {
         let log = self.folder.dir.join("log");
         let total = journal.bytes().map_err(FolderError::reading(&log))?;
+        self.records.strangers(&self.folder.strangers()?);
         let mut done = 0;
         self.chain = genesis(journal.origin());
         let mut name: (Arc<Path>, Arc<str>) = (Arc::from(Path::new("")), Arc::from(""));
@@ -245,16 +273,19 @@ impl<'a, 'scope> Pass<'a, 'scope> {
                         name.1 = Arc::from(self.folder.name(&file));
                         name.0 = file;
                     }
-                    self.block(&block, &name.1, frames_at, journal.origin());
+                    self.block(&block, &name.1, frames_at, journal.origin())?;
                 }
             }
             if let Some(progress) = self.options.progress {
                 progress(Phase::Reading, done, total);
             }
         }
-        self.command_ended();
+        self.command_ended()?;
         let chain = self.chain;
         self.reached(&chain);
+        let ids = std::mem::replace(&mut self.ids, Ids::new(PathBuf::new()));
+        ids.repeated(|id, first, again| self.records.repeated(id, first, again))
+            .map_err(temporary)?;
         Ok(self.report(Some(journal.origin().to_owned())))
     }
 
@@ -273,11 +304,18 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         self.records.found(finding, self.folder.name(&finding.file));
     }
 
-    fn block(&mut self, block: &Block, file: &Arc<str>, frames_at: u64, origin: &str) {
+    fn block(
+        &mut self,
+        block: &Block,
+        file: &Arc<str>,
+        frames_at: u64,
+        origin: &str,
+    ) -> Result<(), FolderError> {
         if block.first.0 != self.next {
             // The journal's reader has reported what is missing.
             (self.folding, self.whole) = (false, false);
             self.command = Together::default();
+            self.checkpoints.gap();
         }
         self.next = block.first.0;
         let mut offset = frames_at;
@@ -285,10 +323,11 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             let mut spot =
                 Spot { file: Arc::clone(file), offset, position: self.next, prev: self.chain };
             offset += 4 + bytes.len() as u64;
+            self.checkpoints.record(bytes);
             match record::decode(bytes) {
                 Ok((record, prev)) => {
                     spot.prev = prev;
-                    self.record(record, spot, bytes, origin);
+                    self.record(record, spot, bytes, origin)?;
                 }
                 Err(error) => {
                     self.folding = false;
@@ -298,9 +337,16 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             self.next += 1;
         }
         self.chain = block.chain;
+        Ok(())
     }
 
-    fn record(&mut self, record: Record, spot: Spot, bytes: &[u8], origin: &str) {
+    fn record(
+        &mut self,
+        record: Record,
+        spot: Spot,
+        bytes: &[u8],
+        origin: &str,
+    ) -> Result<(), FolderError> {
         self.first_at.get_or_insert(record.time);
         self.last_at = Some(record.time);
         if let Some(copies) = &mut self.copies {
@@ -315,15 +361,19 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             self.signatures.event(&spot, record.draft.stream, event);
         }
         if !self.command.is_continued_by(&record) {
-            self.command_ended();
+            self.command_ended()?;
         }
         self.command.records.push(record);
         self.command.spots.push(spot);
+        Ok(())
     }
 
     /// Checks and folds the records of a command that is complete.
-    fn command_ended(&mut self) {
+    fn command_ended(&mut self) -> Result<(), FolderError> {
         let command = std::mem::take(&mut self.command);
+        if let Some((first, spot)) = command.first() {
+            self.ids.add(first.draft.event_id, spot.position).map_err(temporary)?;
+        }
         self.records.command(&command);
         if self.folding && self.options.through >= Level::Rules {
             rules::check(&command, &self.state, &mut self.rules);
@@ -336,6 +386,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
                 self.folding = self.fold(record, spot);
             }
         }
+        Ok(())
     }
 
     /// Folds one record; false if that cannot be done.
@@ -357,8 +408,11 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         }
     }
 
-    fn report(self, origin: Option<String>) -> Report {
+    fn report(mut self, origin: Option<String>) -> Report {
         let whole = self.whole;
+        if self.next == 0 && whole {
+            self.records.findings.remarks.push("the log holds no record".into());
+        }
         let otherwise = if whole { Outcome::Holds } else { Outcome::Incomplete };
         let folded = whole && self.folding;
         let copies = match (self.copies, &self.second.copy) {
@@ -371,13 +425,14 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         };
         let copies = noted(copies, &self.second.notes);
         let rules = if folded { Outcome::Holds } else { Outcome::Incomplete };
-        let mut levels = vec![
-            self.records.report(),
-            copies,
+        let kept_max = self.options.failures_kept;
+        let mut levels = vec![self.records.report(), copies];
+        levels.extend(self.checkpoints.report(kept_max, origin.as_deref()));
+        levels.extend([
             self.signatures.report(otherwise),
             self.rules.report(Level::Rules, rules),
             self.states.report(self.next, folded),
-        ];
+        ]);
         levels.retain(|level| level.level <= self.options.through);
         Report {
             holds: levels
@@ -393,6 +448,10 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             levels,
         }
     }
+}
+
+fn temporary(source: io::Error) -> FolderError {
+    FolderError::Io { what: "cannot use a temporary file".into(), source }
 }
 
 /// Adds what the server noted itself.

@@ -102,6 +102,17 @@ pub struct StoredState {
     pub entries: u64,
 }
 
+/// Whether state is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateFound {
+    /// None is.
+    Nothing,
+    /// What it says of itself is not of this version's layout.
+    Unreadable,
+    /// It is.
+    Stored(StoredState),
+}
+
 /// A block of the second copy that cannot be used, or the end of what can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CopyDamage {
@@ -148,18 +159,22 @@ impl StoreCopy {
         })
     }
 
-    /// What the stored state reflects; none if it says nothing that can be read.
+    /// What the stored state reflects.
     ///
     /// # Errors
     ///
     /// What sled, or its panic, said.
-    pub fn state(&self) -> Result<Option<StoredState>, String> {
-        let bytes = guarded(|| self.state.get(META))?;
-        Ok(bytes.and_then(|bytes| Meta::decode(&bytes)).map(|meta| StoredState {
-            version: meta.version,
-            position: Position(meta.position),
-            chain: meta.chain,
-            entries: meta.entries,
+    pub fn state(&self) -> Result<StateFound, String> {
+        let Some(bytes) = guarded(|| self.state.get(META))? else {
+            return Ok(StateFound::Nothing);
+        };
+        Ok(Meta::decode(&bytes).map_or(StateFound::Unreadable, |meta| {
+            StateFound::Stored(StoredState {
+                version: meta.version,
+                position: Position(meta.position),
+                chain: meta.chain,
+                entries: meta.entries,
+            })
         }))
     }
 

@@ -10,6 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use engine::ids::Position;
 use engine::machine::{Change, Machine};
@@ -22,21 +23,32 @@ use crate::keys::KeyStore;
 use crate::logtree::LogTree;
 use crate::reader::{Recent, RecentRecords};
 use crate::snapshot::{SnapshotError, Step, Taking};
-use crate::state::{Cached, ENTRY, Layers, META, Meta, Written, entry_key};
+use crate::state::{Cached, ENTRY, Layers, META, Meta, Written, entry_key, entry_sum};
 use crate::trouble::{Trouble, guarded, panic_text};
 
-/// Bytes of records that may be durable and not yet in sled.
-const LAG_BYTES_MAX: usize = 256 << 20;
+/// Changes that go into one batch of sled, before those of one key are made
+/// one. The more, the fewer are left: a log-in changes its registration and its
+/// operation three times. But all reads of sled wait while a batch is applied.
+const BATCH_CHANGES: usize = 8_192;
 
-/// Changes that go into one batch of sled, roughly: all reads of sled wait
-/// while a batch is applied.
-const BATCH_CHANGES: usize = 512;
+/// How long groups are gathered for one batch at most. The longer, the fewer
+/// changes are left of many; after a kill the next start repeats what was
+/// gathered.
+const GATHER: Duration = Duration::from_millis(500);
 
 /// Entries that a snapshot advances by between two batches.
 const SNAPSHOT_STEP: usize = 2_048;
 
 /// A snapshot is taken at every clean stop up to this number of entries.
 const SMALL_STATE: u64 = 100_000;
+
+/// How much may be durable and not yet in sled; then writing waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lag {
+    pub(crate) records: u64,
+    /// Of the records' frames.
+    pub(crate) bytes: usize,
+}
 
 /// A group that is durable in the journal.
 pub(crate) struct Group<M: Machine> {
@@ -57,6 +69,12 @@ pub(crate) struct Queue<M: Machine> {
 
 struct Inner<M: Machine> {
     groups: VecDeque<Group<M>>,
+    /// Changes of these groups.
+    changes: usize,
+    /// They were gathered for long enough.
+    gathered: bool,
+    /// Someone waits for room: no time to gather.
+    hurry: bool,
     /// Records pushed and not yet in sled.
     lag: u64,
     lag_bytes: usize,
@@ -65,7 +83,7 @@ struct Inner<M: Machine> {
     calls: u64,
     /// There is too little space to write to sled.
     short: bool,
-    /// For tests: nothing is taken while set.
+    /// Nothing is taken while set.
     held: bool,
     /// The writer behind is gone.
     closed: bool,
@@ -89,6 +107,9 @@ impl<M: Machine> Queue<M> {
     pub(crate) fn new() -> Self {
         let inner = Inner {
             groups: VecDeque::new(),
+            changes: 0,
+            gathered: false,
+            hurry: false,
             lag: 0,
             lag_bytes: 0,
             requests: VecDeque::new(),
@@ -109,8 +130,12 @@ impl<M: Machine> Queue<M> {
         let mut inner = self.lock();
         inner.lag += u64::from(group.recent.block.count);
         inner.lag_bytes += group.recent.block.frames.len();
+        inner.changes += group.changes.len();
         inner.groups.push_back(group);
-        self.more.notify_one();
+        // In between, the writer behind gathers and needs no waking.
+        if inner.groups.len() == 1 || inner.changes >= BATCH_CHANGES {
+            self.more.notify_one();
+        }
     }
 
     /// Wakes the writer behind, where it waits for space.
@@ -120,10 +145,12 @@ impl<M: Machine> Queue<M> {
 
     /// Waits until there is room for another group. Not while the writer behind
     /// waits for space: then commands are refused, and must hear so.
-    pub(crate) fn wait_for_room(&self, lag_max: u64, trouble: &Trouble) {
+    pub(crate) fn wait_for_room(&self, lag: Lag, trouble: &Trouble) {
         let mut inner = self.lock();
-        let full = |inner: &Inner<M>| inner.lag >= lag_max || inner.lag_bytes >= LAG_BYTES_MAX;
+        let full = |inner: &Inner<M>| inner.lag >= lag.records || inner.lag_bytes >= lag.bytes;
         while full(&inner) && !inner.short && !inner.closed && !trouble.is_dead() {
+            inner.hurry = true;
+            self.more.notify_one();
             inner = self.less.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -146,6 +173,7 @@ impl<M: Machine> Queue<M> {
     pub(crate) fn abandon(&self) {
         let mut inner = self.lock();
         inner.groups.clear();
+        inner.changes = 0;
         inner.requests.clear();
         inner.held = false;
         inner.requests.push_back(Request::Abandon);
@@ -175,7 +203,6 @@ impl<M: Machine> Queue<M> {
     }
 
     /// Stops the writer behind from taking groups, or lets it go on.
-    #[cfg(test)]
     pub(crate) fn hold(&self, held: bool) {
         self.lock().held = held;
         self.more.notify_one();
@@ -209,19 +236,24 @@ impl<M: Machine> Queue<M> {
         }
     }
 
-    /// What can be done now; where that is nothing, waits if told to, and then
-    /// lets the caller look at everything again.
+    /// What can be done now; where that is nothing, or groups are still to be
+    /// gathered, waits if told to, and then lets the caller look at everything again.
     fn take(&self, wait: bool) -> Work<M> {
         let mut inner = self.lock();
         inner.short = false;
-        let waits = !inner.groups.is_empty();
-        if waits && !inner.held {
-            return Work::Groups(take_groups(&mut inner.groups));
+        let some = !inner.groups.is_empty();
+        let ready = some && !inner.held;
+        if ready && (!wait || inner.is_pressing()) {
+            return Work::Groups(inner.take_groups());
         }
-        if !waits && let Some(request) = inner.requests.pop_front() {
+        if !some && let Some(request) = inner.requests.pop_front() {
             return Work::Request(request);
         }
-        if wait {
+        if wait && ready {
+            let gathering = |inner: &mut Inner<M>| !inner.is_pressing();
+            let waited = self.more.wait_timeout_while(inner, GATHER, gathering);
+            waited.unwrap_or_else(PoisonError::into_inner).0.gathered = true;
+        } else if wait {
             drop(self.more.wait(inner).unwrap_or_else(PoisonError::into_inner));
         }
         Work::Idle
@@ -237,6 +269,8 @@ impl<M: Machine> Queue<M> {
         let mut inner = self.lock();
         inner.lag -= records;
         inner.lag_bytes -= bytes;
+        // Whoever still finds no room says so again.
+        inner.hurry = false;
         self.less.notify_all();
     }
 }
@@ -246,18 +280,26 @@ impl<M: Machine> Inner<M> {
         self.calls += 1;
         more.notify_one();
     }
-}
 
-fn take_groups<M: Machine>(groups: &mut VecDeque<Group<M>>) -> Vec<Group<M>> {
-    let mut taken = Vec::new();
-    let mut changes = 0;
-    while changes < BATCH_CHANGES
-        && let Some(group) = groups.pop_front()
-    {
-        changes += group.changes.len();
-        taken.push(group);
+    /// Whether groups are to be written without gathering more of them.
+    fn is_pressing(&self) -> bool {
+        self.gathered || self.hurry || self.changes >= BATCH_CHANGES || !self.requests.is_empty()
     }
-    taken
+
+    /// The first groups: one batch.
+    fn take_groups(&mut self) -> Vec<Group<M>> {
+        let mut taken = Vec::new();
+        let mut changes = 0;
+        while changes < BATCH_CHANGES
+            && let Some(group) = self.groups.pop_front()
+        {
+            changes += group.changes.len();
+            taken.push(group);
+        }
+        self.changes -= changes;
+        self.gathered = false;
+        taken
+    }
 }
 
 /// The thread's own data.
@@ -332,7 +374,7 @@ impl<M: Machine> Behind<M> {
         let blocks = || groups.iter().map(|group| &group.recent.block);
         let count: u64 = blocks().map(|block| u64::from(block.count)).sum();
         let len: usize = blocks().map(|block| block.frames.len()).sum();
-        guarded(|| self.log.append(blocks().flat_map(Block::records)))?;
+        guarded(|| self.log.append(blocks().flat_map(Block::links)))?;
         let mut latest = HashMap::new();
         for (key, entry) in groups.into_iter().flat_map(|group| group.changes) {
             latest.insert(key, entry);
@@ -355,22 +397,20 @@ impl<M: Machine> Behind<M> {
         let mut written = Vec::with_capacity(changes.len());
         for (key, entry) in changes {
             let stored_key = entry_key::<M>(&key);
-            let old = guarded(|| self.layers.tree.get(&stored_key))?;
-            if let Some(taking) = &mut self.taking {
-                taking.before_change(&stored_key, old.as_ref());
-            }
-            if let Some(old) = &old {
-                self.meta.subtract(&stored_key[1..], old);
+            let old = self.sum_before(&key, &stored_key)?;
+            if let Some(old) = old {
+                self.meta.subtract(old);
             }
             let cached = match entry {
                 Some(entry) => {
                     let bytes = M::entry_bytes(&entry);
-                    self.meta.add(&stored_key[1..], &bytes);
+                    let sum = entry_sum(&stored_key[1..], &bytes);
                     let len = bytes.len() as u32;
-                    if old.as_deref() != Some(bytes.as_slice()) {
+                    self.meta.add(sum);
+                    if old != Some(sum) {
                         batch.insert(stored_key, bytes);
                     }
-                    Some(Cached { entry, len })
+                    Some(Cached { entry, len, sum })
                 }
                 None => {
                     if old.is_some() {
@@ -387,6 +427,19 @@ impl<M: Machine> Behind<M> {
         batch.insert(META, self.meta.encode());
         guarded(|| self.layers.tree.apply_batch(batch))?;
         Ok(written)
+    }
+
+    /// The sum of the entry that sled holds under a key which is about to change.
+    fn sum_before(&mut self, key: &M::Key, stored_key: &[u8]) -> Result<Option<u128>, String> {
+        let cached = self.layers.cached_sum(key);
+        if cached.is_some() && self.taking.is_none() {
+            return Ok(cached);
+        }
+        let old = guarded(|| self.layers.tree.get(stored_key))?;
+        if let Some(taking) = &mut self.taking {
+            taking.before_change(stored_key, old.as_ref());
+        }
+        Ok(old.map(|old| entry_sum(&stored_key[1..], &old)))
     }
 
     /// Advances the snapshot that is being taken, or begins one that is due.

@@ -64,10 +64,15 @@ impl Block {
 
     /// Adds an encoded record that follows the present end of the block.
     pub fn push(&mut self, record: &[u8]) {
+        self.push_link(record, record::chain(record));
+    }
+
+    /// As [`Block::push`], for a record whose chain value is known.
+    pub(crate) fn push_link(&mut self, record: &[u8], chain: Chain) {
         debug_assert!(record.len() <= record::RECORD_MAX);
         self.frames.extend_from_slice(&(record.len() as u32).to_be_bytes());
         self.frames.extend_from_slice(record);
-        self.chain = record::chain(record);
+        self.chain = chain;
         self.count += 1;
     }
 
@@ -95,6 +100,18 @@ impl Block {
     /// The encoded records in order. Ends early at a frame that is cut short.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         frames(&self.frames)
+    }
+
+    /// The encoded records in order, each with its chain value. Hashes nothing:
+    /// a record holds the value of the one before it. So this is for blocks that
+    /// were made or checked here.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (&[u8], Chain)> {
+        let mut records = self.records().peekable();
+        std::iter::from_fn(move || {
+            let record = records.next()?;
+            let chain = records.peek().and_then(|next| record::chain_before(next));
+            Some((record, chain.unwrap_or(self.chain)))
+        })
     }
 
     /// What every log checks before it writes: that the caller knows where the

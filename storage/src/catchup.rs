@@ -18,7 +18,7 @@ use crate::keys::KeyStore;
 use crate::open::{OpenError, OpenReport, Progress};
 use crate::record::{self, Chain};
 use crate::snapshot::{self, Stand};
-use crate::state::{ENTRY, Layers, META, Meta};
+use crate::state::{ENTRY, Layers, META, Meta, entry_sum};
 use crate::trouble::guarded;
 
 /// Records folded between two batches of sled.
@@ -52,8 +52,8 @@ impl<'a> CatchUp<'a> {
         while at < end {
             enough_space(&behind.folder)?;
             let bytes = self.read(at)?;
-            let records = checked(&bytes, at, &mut chain)?;
-            report.copied += copy(behind, &bytes, at)?;
+            let (records, chains) = checked(&bytes, at, &mut chain)?;
+            report.copied += copy(behind, &bytes, &chains, at)?;
             at += records.len() as u64;
             report.unknown_subjects += unknown_subjects(behind.keys.as_deref(), &records);
             report.replayed += fold(behind, &records, chain)?;
@@ -83,9 +83,15 @@ fn unknown_subjects(keys: Option<&KeyStore>, records: &[Record]) -> u64 {
     keys.map_or(0, |keys| records.iter().filter(|record| unknown(keys, record)).count() as u64)
 }
 
-/// The records that `bytes` hold, which must stand at `from` and follow `chain`.
-fn checked(bytes: &[Vec<u8>], from: u64, chain: &mut Chain) -> Result<Vec<Record>, OpenError> {
+/// The records that `bytes` hold, which must stand at `from` and follow `chain`,
+/// and the chain value of each.
+fn checked(
+    bytes: &[Vec<u8>],
+    from: u64,
+    chain: &mut Chain,
+) -> Result<(Vec<Record>, Vec<Chain>), OpenError> {
     let mut records = Vec::with_capacity(bytes.len());
+    let mut chains = Vec::with_capacity(bytes.len());
     for (position, bytes) in (from..).zip(bytes) {
         let (record, prev) =
             record::decode(bytes).map_err(|error| damaged(position, &error.to_string()))?;
@@ -97,20 +103,23 @@ fn checked(bytes: &[Vec<u8>], from: u64, chain: &mut Chain) -> Result<Vec<Record
         }
         *chain = record::chain(bytes);
         records.push(record);
+        chains.push(*chain);
     }
-    Ok(records)
+    Ok((records, chains))
 }
 
-/// Adds to sled's copy of the log what it lacks of `bytes`, which stand at `from`.
+/// Adds to sled's copy of the log what it lacks of `bytes`, which stand at `from`
+/// and have these chain values.
 fn copy<M: Machine>(
     behind: &mut Behind<M>,
     bytes: &[Vec<u8>],
+    chains: &[Chain],
     from: u64,
 ) -> Result<u64, OpenError> {
     let has = (behind.log.head().size.saturating_sub(from) as usize).min(bytes.len());
     let lacking = &bytes[has..];
     if !lacking.is_empty() {
-        let records = lacking.iter().map(Vec::as_slice);
+        let records = lacking.iter().map(Vec::as_slice).zip(chains[has..].iter().copied());
         guarded(|| behind.log.append(records)).map_err(OpenError::Store)?;
     }
     Ok(lacking.len() as u64)
@@ -206,7 +215,7 @@ pub(crate) fn load_snapshot(
     let mut store_error = None;
     let mut batch = sled::Batch::default();
     let loaded = snapshot::read(disk, path, |key, entry| {
-        meta.add(&key, &entry);
+        meta.add(entry_sum(&key, &entry));
         batch.insert([&[ENTRY], key.as_slice()].concat(), entry);
         if meta.entries.is_multiple_of(LOAD_STEP as u64) {
             apply(tree, std::mem::take(&mut batch), &mut store_error)?;

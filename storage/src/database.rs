@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::logtree::LogTree;
 use crate::record::Chain;
-use crate::state::{ENTRY, META, Meta};
+use crate::state::{ENTRY, META, Meta, entry_sum};
 use crate::trouble::guarded;
 
 /// Name of sled's folder inside `store/`.
@@ -102,7 +102,7 @@ impl Database {
         guarded(|| {
             for item in self.state.range([ENTRY].as_slice()..) {
                 let (key, value) = item?;
-                counted.add(&key[1..], &value);
+                counted.add(entry_sum(&key[1..], &value));
             }
             sled::Result::Ok(())
         })?;

@@ -18,7 +18,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::disk::{self, Disk, Privacy};
 use group::{Failure, Subjects};
-use pair::{NONCE_LEN, Pair, Slot, WRAPPED_LEN, Wrapped};
+use pair::{NONCE_LEN, Slot, WRAPPED_LEN, Wrapped};
 
 /// A 256-bit secret. Wiped when dropped, never shown.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -53,6 +53,8 @@ pub enum SecretName {
     ActivationCodes,
     /// Hashes users' references on their way to subjects.
     Subjects,
+    /// Signs checkpoints.
+    Checkpoints,
 }
 
 /// A subject and the key that seals what names it.
@@ -126,10 +128,11 @@ enum Part {
 
 impl Part {
     /// Those that are one secret.
-    const SECRETS: [Self; 4] = [
+    const SECRETS: [Self; 5] = [
         Self::Secret(SecretName::ApiKeys),
         Self::Secret(SecretName::ActivationCodes),
         Self::Secret(SecretName::Subjects),
+        Self::Secret(SecretName::Checkpoints),
         Self::Wrapping,
     ];
 
@@ -138,6 +141,7 @@ impl Part {
             Self::Secret(SecretName::ApiKeys) => "api-keys.key",
             Self::Secret(SecretName::ActivationCodes) => "activation-codes.key",
             Self::Secret(SecretName::Subjects) => "subjects.key",
+            Self::Secret(SecretName::Checkpoints) => "checkpoints.key",
             Self::Wrapping => "wrapping.key",
             Self::Subjects => "subjects.store",
             Self::Mirror => "subjects.mirror",
@@ -152,6 +156,9 @@ impl Part {
             }
             Self::Secret(SecretName::Subjects) => {
                 "without it no user's reference leads to the user's data"
+            }
+            Self::Secret(SecretName::Checkpoints) => {
+                "without it no further checkpoint of this log can be signed"
             }
             Self::Wrapping => "without it no personal data in the log can be read",
             Self::Subjects | Self::Mirror => {
@@ -186,7 +193,7 @@ const SECRET_FILE_LEN: usize = 72;
 pub struct KeyStore {
     entropy: Arc<dyn Entropy>,
     dir: PathBuf,
-    secrets: [Secret32; 3],
+    secrets: [Secret32; 4],
     wrapping: LessSafeKey,
     tag_key: Secret32,
     subjects: Subjects,
@@ -208,25 +215,27 @@ impl KeyStore {
         let at_dir = |source| KeyError::Io { path: dir.to_path_buf(), source };
         disk.create_dir(dir, Privacy::Private).map_err(at_dir)?;
         disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
+        // Names that are read may stand in memory only; from here on they count.
+        disk.sync_dir(dir).map_err(at_dir)?;
         let mut secrets = Vec::new();
         for part in Part::SECRETS {
             secrets.push(open_secret(disk.as_ref(), dir, part, entropy.as_ref(), expect)?);
         }
-        let [api_keys, codes, references, wrapping] =
-            <[Secret32; 4]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
+        let [api_keys, codes, references, checkpoints, wrapping] =
+            <[Secret32; 5]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
         let slot_key = slot_key(&references, &wrapping);
-        let opened = Pair::open(disk.as_ref(), dir, slot_key, expect)?;
+        let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
         let wrapping = UnboundKey::new(&AES_256_GCM_SIV, wrapping.expose())
             .map_err(|_| Part::Wrapping.damaged(dir))?;
         let tag_key = Secret32::new(blake3::derive_key(TAG_CONTEXT, references.expose()));
         Ok(Self {
             entropy,
             dir: dir.to_path_buf(),
-            secrets: [api_keys, codes, references],
+            secrets: [api_keys, codes, references, checkpoints],
             wrapping: LessSafeKey::new(wrapping),
             tag_key,
-            repaired: opened.repaired,
-            subjects: Subjects::new(opened),
+            repaired,
+            subjects,
         })
     }
 
@@ -246,11 +255,12 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn secret(&self, name: SecretName) -> Result<Secret32, KeyError> {
-        let [api_keys, codes, subjects] = &self.secrets;
+        let [api_keys, codes, subjects, checkpoints] = &self.secrets;
         Ok(match name {
             SecretName::ApiKeys => api_keys.clone(),
             SecretName::ActivationCodes => codes.clone(),
             SecretName::Subjects => subjects.clone(),
+            SecretName::Checkpoints => checkpoints.clone(),
         })
     }
 
@@ -297,7 +307,9 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn subject_key(&self, id: Id) -> Result<Option<SubjectKey>, KeyError> {
-        self.subjects.wrapped(id).map(|wrapped| self.unwrap(id, wrapped)).transpose()
+        let wrapped =
+            self.subjects.wrapped(id).map_err(|failure| self.write_error(failure.into()))?;
+        wrapped.map(|wrapped| self.unwrap(id, wrapped)).transpose()
     }
 
     /// Destroys a subject's key and the way from its reference to it; false if
@@ -347,6 +359,7 @@ impl KeyStore {
             WriteError::Key(error) => error,
             WriteError::Write(Failure::Full) => KeyError::Full,
             WriteError::Write(Failure::Earlier) => KeyError::Failed,
+            WriteError::Write(Failure::Damaged) => Part::Subjects.damaged(&self.dir),
             WriteError::Write(Failure::Io(kind, text)) => {
                 Part::Subjects.io(&self.dir)(io::Error::new(kind, text))
             }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 /// The right to write to a data folder, held until dropped.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 /// Why a folder could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("another keytrail runs on {}{}", dir.display(), pid.map_or_else(String::new, |pid| format!(" (pid {pid})")))]
+    #[error("another keytrail runs on {}{}", dir.display(), pid.map_or_else(|| ", or looks at it".to_owned(), |pid| format!(" (pid {pid})")))]
     Held {
         /// The data folder.
         dir: PathBuf,
@@ -55,7 +55,14 @@ impl FolderLock {
         // For the message of the next one only: the lock is the system's, and
         // ends with the process whatever the file holds.
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for FolderLock {
+    /// Whoever is refused later, because of a reader, must not be told this number.
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
     }
 }
 
@@ -126,7 +133,7 @@ mod tests {
         assert!(matches!(ReadLock::share(dir.path()), Err(LockError::Held { .. })));
         drop(server);
         let readers = [(); 2].map(|()| ReadLock::share(dir.path()).unwrap().unwrap());
-        assert!(matches!(FolderLock::take(dir.path()), Err(LockError::Held { .. })));
+        assert!(matches!(FolderLock::take(dir.path()), Err(LockError::Held { pid: None, .. })));
         drop(readers);
         FolderLock::take(dir.path()).unwrap();
     }

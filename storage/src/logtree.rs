@@ -97,16 +97,16 @@ impl LogTree {
         self.run.head()
     }
 
-    /// Adds encoded records that follow the end of this copy. They must be
-    /// durable elsewhere.
+    /// Adds encoded records, each with its chain value, that follow the end of
+    /// this copy. They must be durable elsewhere.
     pub(crate) fn append<'a>(
         &mut self,
-        records: impl IntoIterator<Item = &'a [u8]>,
+        records: impl IntoIterator<Item = (&'a [u8], Chain)>,
     ) -> Result<(), TreeError> {
         let mut piece = Block::after(&self.run.head());
-        for bytes in records {
-            self.run.push(bytes);
-            piece.push(bytes);
+        for (bytes, chain) in records {
+            self.run.push_link(bytes, chain);
+            piece.push_link(bytes, chain);
             let end = self.run.head().size;
             if end.is_multiple_of(RUN_RECORDS) || self.run.frames.len() >= RUN_BYTES {
                 self.complete_run()?;

@@ -30,7 +30,7 @@ use engine::ids::{Micros, Position};
 use engine::machine::{Clock, Entropy, Machine};
 use tokio::sync::watch;
 
-use crate::behind::{Behind, Queue};
+use crate::behind::{Behind, Lag, Queue};
 use crate::block::{BlockLog, Head, genesis};
 use crate::catchup::{self, CatchUp};
 use crate::database::{self, Database, DatabaseError};
@@ -81,6 +81,8 @@ pub struct Options {
     pub sled_cache_bytes: u64,
     /// Records that may be durable and not yet in sled; then writing waits.
     pub lag_max: u64,
+    /// The same in bytes of records, which are in memory that long.
+    pub lag_bytes_max: usize,
     /// Records between two snapshots of state.
     pub snapshot_every: u64,
     /// A start this many seconds after the last record suspends what time alone
@@ -126,6 +128,7 @@ impl Options {
             cache_bytes: 64 << 20,
             sled_cache_bytes: 64 << 20,
             lag_max: 65_536,
+            lag_bytes_max: 256 << 20,
             snapshot_every: 1 << 20,
             suspend_after_gap_s: None,
             space_margin: 256 << 20,
@@ -328,6 +331,14 @@ impl<M: Machine> Store<M> {
         self.running.queue.digest().ok_or(Stopped)
     }
 
+    /// Stops the writer behind from bringing anything to sled, or lets it go on.
+    /// What becomes durable meanwhile is in the journal and in memory, within
+    /// the bounds of [`Options::lag_max`] and [`Options::lag_bytes_max`]; beyond
+    /// them writing waits. For measuring what the journal costs alone.
+    pub fn hold_write_behind(&self, held: bool) {
+        self.running.queue.hold(held);
+    }
+
     /// Stops cleanly and gives the folder free: as [`Handle::stop`], but waits
     /// for the threads to end. Not for async code.
     ///
@@ -498,7 +509,7 @@ impl<M: Machine> Running<M> {
             suspended,
             time_acts: options.time_acts,
             queue_max: options.queue_max,
-            lag_max: options.lag_max.max(1),
+            lag_max: Lag { records: options.lag_max.max(1), bytes: options.lag_bytes_max.max(1) },
         });
         let threads = vec![
             start_thread("keytrail-behind", move || behind.run())?,

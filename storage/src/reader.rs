@@ -117,6 +117,30 @@ impl LogReader {
         bytes.ok_or_else(|| damaged(position, "its block is too short"))
     }
 
+    /// Encoded records from `from` on, at most `limit` and at most what one look
+    /// finds; none only at the end of the log.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn encoded(&self, from: Position, limit: usize) -> Result<Vec<Vec<u8>>, ReadError> {
+        let left = self.head().size.saturating_sub(from.0);
+        let wanted = limit.min(usize::try_from(left).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let skipped = |block: &Block| (from.0 - block.first.0) as usize;
+        let of = |block: &Block| -> Vec<_> {
+            block.records().skip(skipped(block)).take(wanted).map(<[u8]>::to_vec).collect()
+        };
+        let found = match self.chunk(from)? {
+            Chunk::Recent(recent) => of(&recent.block),
+            Chunk::Block(block) => of(&block),
+            Chunk::Journal(records) => records.into_iter().take(wanted).collect(),
+        };
+        if found.is_empty() { Err(damaged(from, "its block is too short")) } else { Ok(found) }
+    }
+
     /// Records in order from `from`: at most `limit`, fewer only at the head.
     ///
     /// # Errors

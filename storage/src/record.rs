@@ -22,6 +22,9 @@
 //! 160   n  clear part, then sealed part
 //! ```
 
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use engine::codec::CODEC_BINCODE_1;
 use engine::ids::{Id, Micros, Position};
 use engine::machine::{Draft, Record};
@@ -161,11 +164,19 @@ pub fn decode(bytes: &[u8]) -> Result<(Record, Chain), RecordError> {
     Ok((record, field(header, 120)))
 }
 
+/// The chain value that an encoded record follows; none if it is cut short.
+pub(crate) fn chain_before(bytes: &[u8]) -> Option<Chain> {
+    Some(field(bytes.first_chunk()?, 120))
+}
+
 /// The chain value of a record: BLAKE3 in derive-key mode over its bytes, which
 /// include the value before it.
 #[must_use]
 pub fn chain(record_bytes: &[u8]) -> Chain {
-    let mut hasher = blake3::Hasher::new_derive_key("keytrail 2026-11 log chain v1");
+    // The context is hashed once, and not once more for every record.
+    static CONTEXT: LazyLock<ContextKey> =
+        LazyLock::new(|| hash_derive_key_context("keytrail 2026-11 log chain v1"));
+    let mut hasher = blake3::Hasher::new_from_context_key(&CONTEXT);
     hasher.update(record_bytes);
     *hasher.finalize().as_bytes()
 }

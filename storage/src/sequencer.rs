@@ -23,7 +23,7 @@ use engine::machine::{
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::behind::{Group, Queue};
+use crate::behind::{Group, Lag, Queue};
 use crate::block::{AppendError, Block, BlockLog, GROUP_BYTES_MAX, Head};
 use crate::deadlines::Deadlines;
 use crate::folder::{Folder, Note};
@@ -320,7 +320,7 @@ pub(crate) struct Parts<M: Machine, L: BlockLog> {
     /// Whether clock and deadlines are looked at.
     pub(crate) time_acts: bool,
     pub(crate) queue_max: usize,
-    pub(crate) lag_max: u64,
+    pub(crate) lag_max: Lag,
 }
 
 /// A writer for [`Writer::run`], and the way to it.
@@ -831,7 +831,10 @@ impl<M: Machine> Staging<M> {
 
     /// What became durable, and an empty group after it.
     fn finish(&mut self, head: &Head) -> (Block, Vec<Arc<Record>>, Vec<Change<M>>) {
-        let block = std::mem::replace(&mut self.block, Block::after(head));
+        let mut next = Block::after(head);
+        // The next group is often as long as this one.
+        next.frames.reserve(self.block.frames.len());
+        let block = std::mem::replace(&mut self.block, next);
         self.durable_time = self.time;
         (block, std::mem::take(&mut self.records), self.changes.drain().collect())
     }

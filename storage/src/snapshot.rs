@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, DiskFile, Open, Privacy};
 use crate::folder::Folder;
 use crate::record::Chain;
-use crate::state::{ENTRY, Meta};
+use crate::state::{ENTRY, Meta, entry_sum};
 use crate::trouble::guarded;
 
 const MAGIC: &[u8; 8] = b"KTSTATE1";
@@ -148,7 +148,7 @@ impl Taking {
         merged.extend(old);
         for (key, value) in merged {
             if let Some(value) = value {
-                self.written.add(&key[1..], &value);
+                self.written.add(entry_sum(&key[1..], &value));
                 self.out.part(&key[1..])?;
                 self.out.part(&value)?;
             }

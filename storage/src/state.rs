@@ -123,6 +123,8 @@ pub(crate) struct Cached<M: Machine> {
     pub(crate) entry: Arc<M::Entry>,
     /// Length of its bytes.
     pub(crate) len: u32,
+    /// From [`entry_sum`]: so that a change needs not read what it replaces.
+    pub(crate) sum: u128,
 }
 
 /// A key and what sled holds under it now, if anything.
@@ -130,7 +132,7 @@ pub(crate) type Written<M> = (<M as Machine>::Key, Option<Cached<M>>);
 
 impl<M: Machine> Clone for Cached<M> {
     fn clone(&self) -> Self {
-        Self { entry: Arc::clone(&self.entry), len: self.len }
+        Self { entry: Arc::clone(&self.entry), len: self.len, sum: self.sum }
     }
 }
 
@@ -141,7 +143,7 @@ struct Weight;
 
 impl<M: Machine> Weighter<M::Key, Cached<M>> for Weight {
     fn weight(&self, _: &M::Key, cached: &Cached<M>) -> u64 {
-        160 + 2 * u64::from(cached.len)
+        176 + 2 * u64::from(cached.len)
     }
 }
 
@@ -197,8 +199,15 @@ impl<M: Machine> Layers<M> {
     }
 
     fn load(&self, key: &M::Key) -> Option<Cached<M>> {
-        let bytes = self.trouble.answer(|| self.tree.get(entry_key::<M>(key)))?;
-        Some(Cached { entry: self.entry_of(key, &bytes), len: bytes.len() as u32 })
+        let stored_key = entry_key::<M>(key);
+        let bytes = self.trouble.answer(|| self.tree.get(&stored_key))?;
+        let sum = entry_sum(&stored_key[1..], &bytes);
+        Some(Cached { entry: self.entry_of(key, &bytes), len: bytes.len() as u32, sum })
+    }
+
+    /// The sum of what sled holds under `key`, if that is in the cache.
+    pub(crate) fn cached_sum(&self, key: &M::Key) -> Option<u128> {
+        self.cache.peek(key).map(|cached| cached.sum)
     }
 
     fn entry_of(&self, key: &M::Key, bytes: &[u8]) -> Arc<M::Entry> {
@@ -402,16 +411,16 @@ impl Meta {
         })
     }
 
-    /// Counts an entry in.
-    pub(crate) fn add(&mut self, key: &[u8], entry: &[u8]) {
+    /// Counts an entry with this [`entry_sum`] in.
+    pub(crate) fn add(&mut self, sum: u128) {
         self.entries += 1;
-        self.sum = self.sum.wrapping_add(entry_sum(key, entry));
+        self.sum = self.sum.wrapping_add(sum);
     }
 
-    /// Counts an entry out.
-    pub(crate) fn subtract(&mut self, key: &[u8], entry: &[u8]) {
+    /// Counts an entry with this [`entry_sum`] out.
+    pub(crate) fn subtract(&mut self, sum: u128) {
         self.entries = self.entries.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(entry_sum(key, entry));
+        self.sum = self.sum.wrapping_sub(sum);
     }
 }
 
@@ -426,7 +435,7 @@ fn field<const N: usize>(bytes: &[u8; Meta::LEN], offset: usize) -> [u8; N] {
 /// added up modulo 2^128. The sum does not depend on the order of entries, so
 /// it can be kept up with each batch, and a lost or stale entry changes it. It
 /// finds damage, not forgery.
-fn entry_sum(key: &[u8], entry: &[u8]) -> u128 {
+pub(crate) fn entry_sum(key: &[u8], entry: &[u8]) -> u128 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(key.len() as u32).to_be_bytes());
     hasher.update(key);

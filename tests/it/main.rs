@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkpoints;
 mod client;
 mod contract;
+mod documents;
 mod faults;
 mod full_disk;
 mod history;

@@ -19,10 +19,10 @@ use storage::disk::RealDisk;
 use storage::journal::{Item, Journal, JournalReader, Limits, NoWitness};
 use storage::record;
 
-use crate::history::{Counter, History, ORIGIN, Signs, small_segments};
+use crate::history::{BANK, Counter, History, ORIGIN, Signs, options, small_segments};
 
 /// Every file below a folder with a hash of its bytes.
-fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
+pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
     let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -39,7 +39,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for item in fs::read_dir(from).unwrap() {
         let path = item.unwrap().path();
@@ -85,7 +85,9 @@ fn a_clean_log_holds_at_every_level_and_looking_changes_no_file() {
     let before = files(folder.path());
     let report = verify(folder.path());
     assert!(report.holds, "{report}");
-    assert_eq!(outcomes(&report), [Outcome::Holds; 5], "{report}");
+    use Outcome::{Absent, Holds};
+    let expected = [Holds, Holds, Absent, Absent, Absent, Holds, Holds, Holds];
+    assert_eq!(outcomes(&report), expected, "{report}");
     assert_eq!(report.records, 34);
     let signatures = report.level(Level::Signatures).unwrap();
     let counts = ["signatures", "valid", "invalid", "malformed"].map(|name| signatures.count(name));
@@ -104,7 +106,8 @@ fn a_copy_of_the_log_alone_holds_and_says_what_it_cannot_compare() {
     let report = verify(copied.path());
     assert!(report.holds, "{report}");
     use Outcome::{Absent, Holds};
-    assert_eq!(outcomes(&report), [Holds, Absent, Holds, Holds, Absent], "{report}");
+    let expected = [Holds, Absent, Absent, Absent, Absent, Holds, Holds, Absent];
+    assert_eq!(outcomes(&report), expected, "{report}");
     assert!(!report.level(Level::Copies).unwrap().remarks.is_empty());
     assert_eq!(report.state_digest, verify(folder.path()).state_digest);
     assert_eq!(files(copied.path()), before);
@@ -261,7 +264,7 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The commands of a log: their records.
-fn commands(folder: &Path) -> Vec<Vec<Record>> {
+pub(crate) fn commands(folder: &Path) -> Vec<Vec<Record>> {
     let reader = JournalReader::open(std::sync::Arc::new(RealDisk), &folder.join("log")).unwrap();
     let mut commands: Vec<Vec<Record>> = Vec::new();
     for item in reader.items(Position(0)) {
@@ -279,7 +282,7 @@ fn commands(folder: &Path) -> Vec<Vec<Record>> {
 
 /// How well a forger knows keytrail.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Forger {
+pub(crate) enum Forger {
     /// Numbers records anew, and makes frames, hashes and chain anew.
     Careful,
     /// Makes versions and back-pointers of streams anew too.
@@ -287,7 +290,7 @@ enum Forger {
 }
 
 /// A log with these records, every hash right, in a folder of its own.
-fn forged(commands: Vec<Vec<Record>>, forger: Forger) -> tempfile::TempDir {
+pub(crate) fn forged(commands: Vec<Vec<Record>>, forger: Forger) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(
         std::sync::Arc::new(RealDisk),
@@ -442,6 +445,66 @@ fn an_event_type_that_nobody_knows_is_found() {
 }
 
 #[test]
+fn a_stored_entry_that_the_log_does_not_make_so_is_named() {
+    let folder = day();
+    let mut commands = commands(folder.path());
+    alter(&mut commands, 2, |event| {
+        let Event::ApiKeyCreated(created) = event else { panic!("{event:?}") };
+        created.name = "another".into();
+    });
+    let other = forged(commands, Forger::Thorough);
+    assert!(verify(other.path()).holds, "another log, and a good one");
+    copy(&folder.path().join("store"), &other.path().join("store"));
+    let report = verify(other.path());
+    let failures = &report.level(Level::Replay).unwrap().failures;
+    let what: Vec<&str> = failures.iter().map(|failure| failure.what.as_str()).collect();
+    let named = format!("the stored entry ApiKey({BANK}) is not what the log says");
+    let follows = "the stored state follows another record than the log has there";
+    assert_eq!(what, [named.as_str(), follows]);
+}
+
+#[test]
+fn a_store_of_an_earlier_day_is_found_if_it_was_stopped_cleanly() {
+    let folder = day();
+    let mut commands = commands(folder.path());
+    commands.truncate(20);
+    let earlier = forged(commands, Forger::Careful);
+    copy(&folder.path().join("keys"), &earlier.path().join("keys"));
+    let rebuilt =
+        replay::rebuild(earlier.path(), &options(&Counter::at(1), small_segments(8))).unwrap();
+    assert_eq!(rebuilt.before, rebuilt.after);
+    assert!(rebuilt.found.state_remade.is_some(), "there was nothing before");
+    assert!(verify(earlier.path()).holds);
+
+    fs::remove_dir_all(folder.path().join("store")).unwrap();
+    copy(&earlier.path().join("store"), &folder.path().join("store"));
+    let report = verify(folder.path());
+    let failing = |level| &report.level(level).unwrap().failures[0].what;
+    assert_eq!(failing(Level::Copies), "the second copy ends before record 21");
+    assert_eq!(failing(Level::Replay), "the stored state stands at record 21 of 34");
+    // A server that was killed may leave that behind.
+    let marker = folder.path().join("store/marker");
+    let text = fs::read_to_string(&marker).unwrap();
+    fs::write(&marker, text.replace("stop clean", "stop none")).unwrap();
+    let report = verify(folder.path());
+    assert!(report.holds, "{report}");
+    assert_eq!(report.level(Level::Replay).unwrap().remarks.len(), 1, "{report}");
+}
+
+#[test]
+fn an_event_id_that_is_used_again_is_found() {
+    let folder = day();
+    let (levels, report) = failing(folder.path(), Forger::Thorough, |commands| {
+        let used = commands[12][0].draft.event_id;
+        commands[25][0].draft.event_id = used;
+    });
+    assert_eq!(levels, [Level::Records], "{report}");
+    let failures = &report.level(Level::Records).unwrap().failures;
+    assert_eq!(failures.len(), 1, "{report}");
+    assert!(failures[0].what.contains("is that of record 13 too"), "{report}");
+}
+
+#[test]
 fn a_tail_cut_at_a_group_is_found_beside_the_second_copy() {
     let folder = day();
     let (levels, report) = failing(folder.path(), Forger::Thorough, |commands| {
@@ -558,9 +621,9 @@ fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, noise.as_str()), (0, ""));
     assert_eq!(report["holds"], true);
-    assert_eq!(report["levels"][2]["level"], "signatures");
-    assert_eq!(report["levels"][2]["outcome"], "holds");
-    assert_eq!(report["levels"][2]["counts"]["signatures"], 13);
+    assert_eq!(report["levels"][5]["level"], "signatures");
+    assert_eq!(report["levels"][5]["outcome"], "holds");
+    assert_eq!(report["levels"][5]["counts"]["signatures"], 13);
 
     let filter = ["inspect", "--json", "--position", "20..", "--type", "RegistrationLocked"];
     let (code, lines, noise) = keytrail(&filter, folder.path());
@@ -581,6 +644,25 @@ fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
     assert_eq!(rebuilt["replayed"], 34);
     assert_eq!(rebuilt["before"], report["state_digest"]);
     assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn a_rebuild_does_not_delete_the_only_good_copy_of_a_record() {
+    let folder = day();
+    let digest = verify(folder.path()).state_digest;
+    let path = segments(folder.path()).remove(1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[2_000] ^= 1;
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    assert!(!verify(folder.path()).holds);
+    let (code, json, noise) = keytrail(&["rebuild", "--json"], folder.path());
+    assert_eq!(code, 0, "{json}{noise}");
+    let report = verify(folder.path());
+    assert!(report.holds, "{report}");
+    assert_eq!((report.records, report.state_digest.clone()), (34, digest));
+    let remarks = &report.level(Level::Records).unwrap().remarks;
+    assert!(remarks.len() == 1 && remarks[0].contains(".damaged: what stood"), "{report}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ const OUTCOMES: &[&str] = &[
     "6 signatures, 5 valid, 1 invalid, 0 malformed",
     "every level holds",
     "hardware key INVALID, 1 of 2 signatures valid, failures 1/3",
+    "neither Alice nor her payment",
     "Verified OK",
 ];
 

@@ -1,1 +1,3 @@
-//! Whole-system tests of keytrail live in `tests/it`.
+//! Whole-system tests of keytrail live in `tests/it`, its benches in [`bench`].
+
+pub mod bench;

@@ -6,8 +6,10 @@ pub mod device;
 pub mod inspect;
 pub mod openapi;
 pub mod rebuild;
+pub mod receipt;
 pub mod serve;
 pub mod verify;
+pub mod witness;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,10 @@ enum Command {
     Verify(verify::Arguments),
     /// Show the events of a stopped server's folder, or of a copy of it
     Inspect(inspect::Arguments),
+    /// Check a receipt of an event with the log's public key, offline
+    Receipt(receipt::Arguments),
+    /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
+    Witness(witness::Arguments),
     /// Make everything that is derived from the log again
     Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
@@ -72,6 +78,8 @@ pub fn run(cli: Cli) -> Exit {
         Command::Device(arguments) => device::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Receipt(arguments) => receipt::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }

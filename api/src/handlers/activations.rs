@@ -12,7 +12,7 @@ use engine::reasons::{CodeType, RiskAttribute};
 use engine::seal::{self, Binding};
 use engine::sealed::{SealedUserV1, USER_REF_MAX};
 use engine::terms::{HwKeyClientStatus, HwKeyServerResult};
-use storage::keys::SubjectKey;
+use storage::keys::{KeyError, SubjectKey};
 
 use super::registrations;
 use crate::auth::roles::ServiceProvider;
@@ -55,7 +55,11 @@ pub async fn request(
     let internal = |error: Box<dyn std::error::Error + Send + Sync>| {
         ApiError::new(Code::Internal).cause(error)
     };
-    let subject = subject.map_err(|e| internal(e.into()))?.map_err(|e| internal(e.into()))?;
+    let subject = subject.map_err(|e| internal(e.into()))?.map_err(|error| match error {
+        KeyError::Full => ApiError::new(Code::Unavailable)
+            .detail("the disk is full; nothing is written until there is space"),
+        other => internal(other.into()),
+    })?;
     let target = Target { application: application_id, registration: None, user_ref, subject };
     requested(&call, &asked, &target).await
 }

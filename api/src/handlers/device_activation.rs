@@ -11,11 +11,10 @@ use engine::ids::Id;
 use engine::key::PublicKey;
 use engine::machine::random;
 use engine::proofs::{ActivationFacts, Signed};
-use engine::reasons::{ActivationState, BudgetScope, CodeKind};
+use engine::reasons::{BudgetScope, CodeKind};
 use engine::terms::{Method, Role};
 use engine::transcript::{NO_CONTENT, device_token_hash};
 use engine::{entries, events};
-use subtle::ConstantTimeEq;
 
 use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
@@ -119,7 +118,6 @@ pub async fn finish(
     let activation = call.look().activation(*id);
     let registration =
         activation.as_ref().and_then(|known| call.look().registration(known.registration));
-    let live = activation.as_ref().is_some_and(|known| is_live(known, &body.challenge.0));
     // The same work whether the activation is known, live, or neither.
     let verifications =
         verify(*id, &body, &keys, &sent, activation.as_deref(), registration.as_deref())?;
@@ -127,9 +125,7 @@ pub async fn finish(
         call.refusals.count(Refused::NotRecognised);
         return Err(Code::ActivationNotFound.into());
     };
-    if live {
-        call.count_signatures(verifications.len());
-    }
+    let checked = verifications.len();
     let event_id = call.fresh_event_id();
     let (stream, subject) = (activation.registration, registration.subject);
     let want = command::FinishActivation {
@@ -144,7 +140,13 @@ pub async fn finish(
         sealed: sent.sealed(&call, event_id, stream, ActivationJudgedV1::KIND, subject)?,
     };
     let command = Command { event_id, want: Want::FinishActivation(Box::new(want)) };
-    finished(&call, *id, call.execute(command, None).await)
+    let outcome = call.execute(command, None).await;
+    if let Ok(outcome) = &outcome
+        && let Some(Event::ActivationJudged(_)) = outcome.first_event()?
+    {
+        call.count_signatures(checked);
+    }
+    finished(&call, *id, outcome)
 }
 
 /// The keys of a request, read.
@@ -235,15 +237,6 @@ fn verify(
         }
     }
     Ok(check(&signed, &claimed))
-}
-
-/// Whether this is the challenge that the activation waits for an answer to.
-fn is_live(activation: &entries::Activation, challenge: &[u8; 32]) -> bool {
-    activation.state == ActivationState::Started
-        && activation
-            .started
-            .as_ref()
-            .is_some_and(|started| started.challenge.ct_eq(challenge).into())
 }
 
 fn finished(

@@ -121,11 +121,7 @@ impl Answer<'_> {
         let body = self.body;
         let (registration, operation) = self.recognised(call)?;
         let verifications = self.verify(Some(&operation), Some(&registration))?;
-        let live = operation.state == OperationState::Pending
-            && operation.challenge.is_some_and(|live| live.ct_eq(&body.challenge.0).into());
-        if live {
-            call.count_signatures(verifications.len());
-        }
+        let checked = verifications.len();
         let event_id = call.fresh_event_id();
         let kind = AuthenticationJudgedV1::KIND;
         let (stream, subject) = (body.registration_id, registration.subject);
@@ -142,7 +138,13 @@ impl Answer<'_> {
         };
         let command = Command { event_id, want: Want::FinishAuthentication(Box::new(want)) };
         let event = match call.execute(command, None).await {
-            Ok(outcome) => outcome.first_event()?,
+            Ok(outcome) => {
+                let event = outcome.first_event()?;
+                if let Some(Event::AuthenticationJudged(_)) = &event {
+                    call.count_signatures(checked);
+                }
+                event
+            }
             Err(Failed::Refused(Refusal::Stale)) => return Ok(None),
             Err(Failed::Refused(Refusal::JudgedBefore)) => Some(self.judged_before(call)?),
             Err(failed) => return Err(not_done(call, failed)),

@@ -2,10 +2,12 @@
 //!
 //! - [`admin`]: applications, their configuration, API keys.
 //! - [`activations`], [`registrations`], [`operations`]: for service providers.
+//! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`]: for devices.
 
 pub mod activations;
 pub mod admin;
+pub mod audit;
 pub mod device_activation;
 pub mod device_authentication;
 mod judging;
@@ -19,6 +21,16 @@ pub fn configure(config: &mut ServiceConfig) {
     admin(config);
     provider(config);
     device(config);
+    audit(config);
+}
+
+fn audit(config: &mut ServiceConfig) {
+    config
+        .service(web::resource("/audit/v1/checkpoint").get(audit::checkpoint))
+        .service(web::resource("/audit/v1/checkpoint-key").get(audit::checkpoint_key))
+        .service(web::resource("/audit/v1/tile/{tile:.*}").get(audit::tile))
+        .service(web::resource("/audit/v1/receipt/{event}").get(audit::receipt))
+        .service(web::resource("/audit/v1/events").get(audit::events));
 }
 
 fn admin(config: &mut ServiceConfig) {
@@ -56,7 +68,8 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
         .service(web::resource("/v1/operations").post(operations::create))
         .service(web::resource("/v1/operations/{id}").get(operations::operation))
-        .service(web::resource("/v1/operations/{id}/cancel").post(operations::cancel));
+        .service(web::resource("/v1/operations/{id}/cancel").post(operations::cancel))
+        .service(web::resource("/v1/operations/{id}/receipt").get(audit::operation_receipt));
 }
 
 fn device(config: &mut ServiceConfig) {

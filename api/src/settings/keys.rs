@@ -158,6 +158,15 @@ pub const KEYS: &[Key] = &[
         show: |settings| settings.origin.clone(),
     },
     Key {
+        name: "guard",
+        kind: Kind::Text,
+        example: "/mnt/other-disk/keytrail-guard",
+        help: "Guard file: what was signed last, to notice a rollback at the next start. Best on \
+               another disk; by default in the data folder",
+        set: |settings, text| path(text).map(|path| settings.guard = Some(path)),
+        show: |settings| settings.guard.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
         name: "cache_mib",
         kind: Kind::Number,
         example: "128",

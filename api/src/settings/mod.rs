@@ -52,6 +52,8 @@ pub struct Settings {
     pub workers: usize,
     /// Name of a new log; none to draw one.
     pub origin: Option<String>,
+    /// The guard file; none for one in the data folder.
+    pub guard: Option<PathBuf>,
     /// Memory for the caches of the store, in mebibytes.
     pub cache_mib: u64,
     /// Size of a journal segment, in mebibytes.
@@ -76,6 +78,7 @@ impl Default for Settings {
             log_filter: "info,actix_server=warn".to_owned(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             origin: None,
+            guard: None,
             cache_mib: 128,
             segment_mib: 64,
             queue_length: 4_096,

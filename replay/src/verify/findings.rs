@@ -65,7 +65,8 @@ impl Findings {
         }
     }
 
-    fn add(&mut self, name: &'static str, more: u64) {
+    /// Counts more of what is called `name`.
+    pub(super) fn add(&mut self, name: &'static str, more: u64) {
         match self.counts.iter_mut().find(|(counted, _)| *counted == name) {
             Some((_, count)) => *count += more,
             None => self.counts.push((name, more)),

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use engine::events::Event;
-use engine::ids::{Micros, Position};
+use engine::ids::{Id, Micros, Position};
 use engine::machine::{Record, StreamHead};
 use storage::journal::{Damage, Finding};
 
@@ -80,6 +80,18 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn new(findings: Findings, stopped_cleanly: bool) -> Self {
         Self { findings, stopped_cleanly, last_time: Micros(0) }
+    }
+
+    /// Takes note of files in `log/` that are no part of the log.
+    pub(super) fn strangers(&mut self, names: &[String]) {
+        for name in names {
+            let what = if name.ends_with(".damaged") {
+                "what stood in a segment before the server repaired it from the second copy"
+            } else {
+                "no part of the log, and not looked at"
+            };
+            self.findings.remarks.push(format!("log/{name}: {what}"));
+        }
     }
 
     /// Takes in what the journal's reader found beside whole groups.
@@ -185,6 +197,14 @@ impl Records {
         );
         let means = "a record of this stream was removed, added or moved";
         self.findings.fail(spot.place(), what, means);
+    }
+
+    /// The command at `again` has the event ids of the one at `first`.
+    pub(super) fn repeated(&mut self, id: Id, first: u64, again: u64) {
+        let place = Place { position: Some(again), ..Place::default() };
+        let what = format!("event id {id} is that of record {first} too");
+        let means = "one of the two was forged: no event id is given out twice";
+        self.findings.fail(place, what, means);
     }
 
     pub(super) fn report(self) -> LevelReport {

@@ -7,7 +7,7 @@ use engine::Keytrail;
 use engine::entries::{Entry, Key};
 use engine::ids::Position;
 use engine::machine::Machine;
-use storage::audit::{StoreCopy, StoredState};
+use storage::audit::{StateFound, StoreCopy, StoredState};
 use storage::fold::FoldedState;
 
 use super::copies::store;
@@ -19,7 +19,10 @@ pub(super) struct States {
     pub(super) findings: Findings,
     /// What is stored; none where there is nothing to compare.
     stored: Option<StoredState>,
+    /// There is a database, and no state in it.
+    nothing: bool,
     compared: bool,
+    stopped_cleanly: bool,
 }
 
 const DERIVED: &str = "the stored state is damaged or of another log; the log is not affected, \
@@ -27,32 +30,30 @@ const DERIVED: &str = "the stored state is damaged or of another log; the log is
 
 impl States {
     /// Looks at what `copy` says that it holds.
-    pub(super) fn new(mut findings: Findings, copy: Option<&Result<StoreCopy, String>>) -> Self {
-        let stored = match copy.map(|copy| copy.as_ref().map(StoreCopy::state)) {
-            Some(Err(_)) => {
-                findings.fail(store(), "the stored state cannot be read", DERIVED);
-                None
+    pub(super) fn new(
+        mut findings: Findings,
+        copy: Option<&Result<StoreCopy, String>>,
+        stopped_cleanly: bool,
+    ) -> Self {
+        let (mut stored, mut nothing) = (None, false);
+        match copy.map(|copy| copy.as_ref().map(StoreCopy::state)) {
+            None => findings.remarks.push("not compared: there is no stored state here".into()),
+            Some(Err(_)) => findings.fail(store(), "the stored state cannot be read", DERIVED),
+            Some(Ok(Err(why))) => findings.fail(store(), why, DERIVED),
+            Some(Ok(Ok(StateFound::Nothing))) => {
+                nothing = true;
+                findings.remarks.push("not compared: no state is stored".into());
             }
-            None => {
-                findings.remarks.push("not compared: there is no stored state here".into());
-                None
+            Some(Ok(Ok(StateFound::Stored(found)))) if found.version == Keytrail::STATE_VERSION => {
+                stored = Some(found);
             }
-            Some(Ok(Ok(None))) => {
-                findings.remarks.push("not compared: nothing is stored yet".into());
-                None
-            }
-            Some(Ok(Ok(Some(stored)))) if stored.version != Keytrail::STATE_VERSION => {
-                let remark = "not compared: the state was stored by another version of keytrail";
+            Some(Ok(Ok(StateFound::Unreadable | StateFound::Stored(_)))) => {
+                let remark = "not compared: state was stored by another version of keytrail; \
+                     the next start makes it again";
                 findings.remarks.push(remark.into());
-                None
             }
-            Some(Ok(Ok(Some(stored)))) => Some(stored),
-            Some(Ok(Err(why))) => {
-                findings.fail(store(), why, DERIVED);
-                None
-            }
-        };
-        Self { findings, stored, compared: false }
+        }
+        Self { findings, stored, nothing, compared: false, stopped_cleanly }
     }
 
     /// The fold has come to `position`, which follows the chain value `prev`.
@@ -77,26 +78,13 @@ impl States {
 
     /// `size` records were folded; `whole` if that is all of the log.
     pub(super) fn report(mut self, size: u64, whole: bool) -> LevelReport {
-        if let Some(stored) = self.stored {
-            let remark = if self.compared {
-                (stored.position.0 < size).then(|| {
-                    format!(
-                        "the stored state stands at record {} of {size}; the next start brings it up",
-                        stored.position.0
-                    )
-                })
-            } else if whole {
-                let what = format!("the stored state stands at record {}", stored.position.0);
-                self.findings.fail(
-                    at(stored.position),
-                    what,
-                    "the log is shorter than the state made of it: records are missing",
-                );
-                None
-            } else {
-                Some("not compared: damage keeps the log from being folded that far".into())
-            };
-            self.findings.remarks.extend(remark);
+        match self.stored {
+            Some(stored) => self.stands(stored.position, size, whole),
+            None if self.stopped_cleanly && self.nothing && size > 0 => {
+                let what = "no state is stored, although the store was stopped cleanly";
+                self.findings.fail(store(), what, DERIVED);
+            }
+            None => (),
         }
         let otherwise = match (whole, self.compared) {
             (false, _) => Outcome::Incomplete,
@@ -104,6 +92,26 @@ impl States {
             (true, false) => Outcome::Absent,
         };
         self.findings.report(Level::Replay, otherwise)
+    }
+
+    /// Says where the stored state stands, if that is not the end of the log.
+    fn stands(&mut self, position: Position, size: u64, whole: bool) {
+        let stands = format!("the stored state stands at record {} of {size}", position.0);
+        if !self.compared {
+            if whole {
+                let means = "the log is shorter than the state made of it: records are missing";
+                self.findings.fail(at(position), stands, means);
+            } else {
+                let remark = "not compared: damage keeps the log from being folded that far";
+                self.findings.remarks.push(remark.into());
+            }
+        } else if position.0 < size && self.stopped_cleanly {
+            let means = "a clean stop leaves state at the end of the log: the store is of an \
+                 earlier day, or the log got records from elsewhere";
+            self.findings.fail(at(position), stands, means);
+        } else if position.0 < size {
+            self.findings.remarks.push(format!("{stands}; the next start brings it up"));
+        }
     }
 
     fn compare(&mut self, position: Position, state: &FoldedState<Keytrail>, copy: &StoreCopy) {

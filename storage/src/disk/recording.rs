@@ -183,6 +183,50 @@ impl Log {
     }
 }
 
+/// Files by their numbers, whatever their names.
+type Opened = BTreeMap<FileNumber, Box<dyn DiskFile>>;
+
+impl Log {
+    /// Takes note of a file that `disk` has at `path`.
+    fn adopt(&mut self, disk: &MemoryDisk, path: &Path, number: FileNumber, open: &mut Opened) {
+        self.names.insert(path.to_path_buf(), number);
+        self.files = self.files.max(number + 1);
+        if let Ok(file) = disk.open(path, Open::Write) {
+            open.insert(number, file);
+        }
+    }
+
+    /// Does to `disk` what was done before.
+    fn again(&mut self, disk: &MemoryDisk, op: &Op, open: &mut Opened) {
+        let done = match op {
+            Op::CreateDir(dir) => {
+                disk.put_dir(dir);
+                Ok(())
+            }
+            Op::Create(path, number) => {
+                disk.put_file(path, Vec::new());
+                self.adopt(disk, path, *number, open);
+                Ok(())
+            }
+            Op::Write(number, offset, bytes) => open[number].write_at(bytes, *offset),
+            Op::SetLen(number, len) => open[number].set_len(*len),
+            Op::Rename(from, to) => {
+                if let Some(number) = self.names.remove(from) {
+                    self.names.insert(to.clone(), number);
+                }
+                disk.rename(from, to)
+            }
+            Op::Remove(path) => {
+                self.names.remove(path);
+                disk.remove(path)
+            }
+            Op::Sync(_) | Op::SyncDir(_) | Op::Note(_) => Ok(()),
+        };
+        // It worked when it was recorded.
+        debug_assert!(done.is_ok(), "{op:?}");
+    }
+}
+
 struct RecordedFile {
     file: Box<dyn DiskFile>,
     number: FileNumber,
@@ -270,6 +314,30 @@ impl Recording {
             Op::Note(value) => Some(*value),
             _ => None,
         })
+    }
+
+    /// The disk that the death of the process after the first `point` operations
+    /// leaves: all that was written is there to be read, and what was not synced
+    /// may still be lost to a power cut.
+    ///
+    /// # Panics
+    ///
+    /// If an operation is on a file that was never made.
+    #[must_use]
+    pub fn after_death(&self, point: usize) -> RecordingDisk {
+        let inner = MemoryDisk::default();
+        self.base.dirs.iter().for_each(|dir| inner.put_dir(dir));
+        let mut log = Log { base: self.base.clone(), ..Log::default() };
+        let mut open = BTreeMap::new();
+        for (path, number, bytes) in &self.base.files {
+            inner.put_file(path, bytes.clone());
+            log.adopt(&inner, path, *number, &mut open);
+        }
+        for op in &self.ops[..point] {
+            log.again(&inner, op, &mut open);
+            log.ops.push(op.clone());
+        }
+        RecordingDisk { inner: Arc::new(inner), log: Arc::new(Mutex::new(log)) }
     }
 
     /// The disk that a power cut after the first `point` operations leaves, as

@@ -39,6 +39,8 @@ pub(super) fn open(
     let at_dir = |source| OpenError::Io { path: dir.to_path_buf(), source };
     disk.create_dir(dir, Privacy::Shared).map_err(at_dir)?;
     disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
+    // Names that are read may stand in memory only; from here on they count.
+    disk.sync_dir(dir).map_err(at_dir)?;
     let (origin, created) = match read_origin(disk.as_ref(), dir)? {
         Some(origin) => (origin, false),
         None => (create(&disk, dir, new_origin, &options, entropy)?, true),
@@ -169,6 +171,13 @@ struct Opener<'a> {
 struct Seen {
     walk: Walk,
     findings: Vec<Finding>,
+}
+
+/// The groups of a segment that is written anew.
+struct Gathered {
+    blocks: Vec<Block>,
+    head: Head,
+    from_witness: u64,
 }
 
 impl Opener<'_> {
@@ -532,29 +541,9 @@ impl Opener<'_> {
         sealed: bool,
         findings: Vec<Finding>,
     ) -> Result<(), OpenError> {
-        let mut blocks = Vec::new();
-        let mut head = self.head;
-        let mut from_witness = 0;
-        let step = |head: Head| head.size.saturating_add(self.options.limits.records.max(1));
-        let last_good = good.last_key_value().map_or(0, |(_, block)| block.head().size);
-        while head.size < until {
-            if !sealed && head.size >= last_good && self.fills(&blocks) {
-                break;
-            }
-            let whole = good.get(&head.size).filter(|block| block.prev == head.chain);
-            let next = good.range(head.size + 1..).next().map_or(until, |(&first, _)| first);
-            let block = match whole {
-                Some(block) => Some(block.clone()),
-                None => restored(self.witness, &head, next.min(until).min(step(head))).inspect(
-                    |block| {
-                        from_witness += u64::from(block.count);
-                    },
-                ),
-            };
-            let Some(block) = block else { return Err(OpenError::Damaged(findings)) };
-            head = block.head();
-            blocks.push(block);
-        }
+        let Some(Gathered { blocks, head, from_witness }) = self.gather(until, good, sealed) else {
+            return Err(OpenError::Damaged(findings));
+        };
         let all = head.size == until;
         if (sealed && !all) || (all && chain.is_some_and(|chain| chain != head.chain)) {
             return Err(OpenError::Damaged(findings));
@@ -574,6 +563,32 @@ impl Opener<'_> {
         let place = self.place(first, false);
         let seen = self.walk(&place, None)?;
         self.go_on(&seen).map_err(|source| OpenError::Io { path: place.path, source })
+    }
+
+    /// The groups of one segment from the present head up to `until`; none if
+    /// neither `good` nor the witness has some of them.
+    fn gather(&self, until: u64, good: &BTreeMap<u64, Block>, sealed: bool) -> Option<Gathered> {
+        let mut found = Gathered { blocks: Vec::new(), head: self.head, from_witness: 0 };
+        let last_good = good.last_key_value().map_or(0, |(_, block)| block.head().size);
+        while found.head.size < until {
+            let head = found.head;
+            if !sealed && head.size >= last_good && self.fills(&found.blocks) {
+                break;
+            }
+            let whole = good.get(&head.size).filter(|block| block.prev == head.chain);
+            let block = if let Some(block) = whole {
+                block.clone()
+            } else {
+                let next = good.range(head.size + 1..).next().map_or(until, |(&first, _)| first);
+                let step = head.size.saturating_add(self.options.limits.records.max(1));
+                let block = restored(self.witness, &head, next.min(until).min(step))?;
+                found.from_witness += u64::from(block.count);
+                block
+            };
+            found.head = block.head();
+            found.blocks.push(block);
+        }
+        Some(found)
     }
 
     /// Whether these blocks fill a segment.

@@ -434,6 +434,25 @@ fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn what_is_read_after_the_death_of_the_process_survives_a_power_cut_after_it() {
+    let disk = RecordingDisk::new(Arc::new(MemoryDisk::default()));
+    let (mut journal, _) = open(Arc::new(disk.clone()), &NoWitness).unwrap();
+    let records = fill(&mut journal, &[3, 2, 1, 5, 1]);
+    let recording = disk.recording();
+    let mut choose = chance();
+    for point in 0..=recording.ops.len() {
+        let died = recording.after_death(point);
+        let journal = holds(Arc::new(died.clone()), &records, 0);
+        let read = all(&journal).unwrap().len();
+        let after = died.recording();
+        for _ in 0..10 {
+            let left = after.after_power_cut(after.ops.len(), &mut choose);
+            holds(Arc::new(left), &records, read);
+        }
+    }
+}
+
+#[test]
 fn a_power_cut_while_damage_is_repaired_loses_nothing() {
     let counts = [3, 2, 4, 2, 1];
     let (disk, records) = journal(&counts);

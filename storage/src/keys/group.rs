@@ -6,11 +6,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use engine::ids::Id;
 
 use super::pair::{Opened, Pair, Slot, Wrapped};
+use super::{Expect, KeyError, Secret32};
+use crate::disk::Disk;
 
 /// The subjects, and the way to change them.
 pub(super) struct Subjects {
@@ -20,10 +23,14 @@ pub(super) struct Subjects {
     changed: Condvar,
 }
 
-/// What is known of a subject.
-enum Known {
-    Live { slot: u64, wrapped: Wrapped },
-    Erased,
+/// The first half of a reference's keyed hash. What is found by it is a
+/// subject; that two references share it does not happen.
+type ShortTag = [u8; 16];
+
+fn short(tag: &[u8; 32]) -> ShortTag {
+    let mut out = [0; 16];
+    out.copy_from_slice(&tag[..16]);
+    out
 }
 
 /// How a group ended, for everyone in it.
@@ -38,50 +45,71 @@ pub(super) enum Failure {
     Io(io::ErrorKind, String),
     /// An earlier write failed.
     Earlier,
+    /// A slot that was whole is damaged in both files.
+    Damaged,
 }
 
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error.kind(), error.to_string())
+    }
+}
+
+/// A slot to be erased.
+struct Erasing {
+    slot: u32,
+    id: Id,
+    tag: ShortTag,
+}
+
+/// Some hundred bytes for each subject would be too many: the keys themselves
+/// stay in the files.
 #[derive(Default)]
 struct Inner {
-    by_tag: HashMap<[u8; 32], Id>,
-    by_id: HashMap<Id, Known>,
+    by_tag: HashMap<ShortTag, Id>,
+    /// The slot of a subject; none if it was erased.
+    by_id: HashMap<Id, Option<u32>>,
     /// Number of durable slots.
-    slots: u64,
+    slots: u32,
     /// Changes for the next group.
     added: Vec<Slot>,
-    erased: Vec<(u64, Id)>,
+    erased: Vec<Erasing>,
     next: Outcome,
     /// References whose subject is not durable yet, and its group.
-    making: HashMap<[u8; 32], Outcome>,
+    making: HashMap<ShortTag, Outcome>,
     leading: bool,
     failed: bool,
 }
 
 impl Inner {
-    fn take_in(&mut self, number: u64, slot: Slot) {
-        let known = match slot.wrapped {
-            Some(wrapped) => {
-                self.by_tag.insert(wrapped.tag, slot.id);
-                Known::Live { slot: number, wrapped }
-            }
-            None => Known::Erased,
-        };
-        self.by_id.insert(slot.id, known);
+    fn take_in(&mut self, slot: &Slot) {
+        let number = slot.wrapped.as_ref().map(|wrapped| {
+            self.by_tag.insert(short(&wrapped.tag), slot.id);
+            self.slots
+        });
+        self.by_id.insert(slot.id, number);
+        self.slots += 1;
     }
 
-    fn forget(&mut self, id: Id) {
-        if let Some(Known::Live { wrapped, .. }) = self.by_id.insert(id, Known::Erased) {
-            self.by_tag.remove(&wrapped.tag);
-        }
+    fn forget(&mut self, erased: &Erasing) {
+        self.by_id.insert(erased.id, None);
+        self.by_tag.remove(&erased.tag);
     }
 }
 
 impl Subjects {
-    pub(super) fn new(opened: Opened) -> Self {
-        let mut inner = Inner { slots: opened.slots.len() as u64, ..Inner::default() };
-        for (number, slot) in (0..).zip(opened.slots) {
-            inner.take_in(number, slot);
-        }
-        Self { pair: opened.pair, inner: Mutex::new(inner), changed: Condvar::new() }
+    /// Opens the files in `dir`; gives back how many slots were repaired too.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        key: Secret32,
+        expect: Expect,
+    ) -> Result<(Self, u64), KeyError> {
+        let mut inner = Inner::default();
+        let mut take_in = |_, slot: Slot| inner.take_in(&slot);
+        let Opened { pair, repaired } = Pair::open(disk, dir, key, expect, &mut take_in)?;
+        let inner = Mutex::new(inner);
+        Ok((Self { pair, inner, changed: Condvar::new() }, repaired))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -90,14 +118,20 @@ impl Subjects {
 
     /// The subject of a reference.
     pub(super) fn find(&self, tag: &[u8; 32]) -> Option<Id> {
-        self.lock().by_tag.get(tag).copied()
+        self.lock().by_tag.get(&short(tag)).copied()
     }
 
     /// The wrapped key of a subject that has one.
-    pub(super) fn wrapped(&self, id: Id) -> Option<Wrapped> {
-        match self.lock().by_id.get(&id) {
-            Some(Known::Live { wrapped, .. }) => Some(wrapped.clone()),
-            Some(Known::Erased) | None => None,
+    pub(super) fn wrapped(&self, id: Id) -> Result<Option<Wrapped>, Failure> {
+        let Some(slot) = self.lock().by_id.get(&id).copied().flatten() else { return Ok(None) };
+        self.read(slot, id)
+    }
+
+    /// What `slot` holds for `id`; none if it has just been erased.
+    fn read(&self, slot: u32, id: Id) -> Result<Option<Wrapped>, Failure> {
+        match self.pair.read(u64::from(slot))? {
+            Some(slot) if slot.id == id => Ok(slot.wrapped),
+            Some(_) | None => Err(Failure::Damaged),
         }
     }
 
@@ -108,7 +142,7 @@ impl Subjects {
 
     /// Number of subjects that ever were.
     pub(super) fn count(&self) -> u64 {
-        self.lock().slots
+        u64::from(self.lock().slots)
     }
 
     /// The subject of the reference `tag`: the one there is, or that of `make`,
@@ -118,21 +152,22 @@ impl Subjects {
         tag: &[u8; 32],
         make: impl FnOnce() -> Result<Slot, E>,
     ) -> Result<Id, E> {
+        let short = short(tag);
         let mut inner = self.lock();
         loop {
-            if let Some(&id) = inner.by_tag.get(tag) {
+            if let Some(&id) = inner.by_tag.get(&short) {
                 return Ok(id);
             }
             if inner.failed {
                 return Err(Failure::Earlier.into());
             }
-            let Some(group) = inner.making.get(tag).map(Arc::clone) else { break };
+            let Some(group) = inner.making.get(&short).map(Arc::clone) else { break };
             inner = self.wait(inner, &group)?;
         }
         let slot = make()?;
         let id = slot.id;
         let group = Arc::clone(&inner.next);
-        inner.making.insert(*tag, Arc::clone(&group));
+        inner.making.insert(short, Arc::clone(&group));
         inner.added.push(slot);
         self.changed.notify_all();
         drop(self.wait(inner, &group)?);
@@ -142,12 +177,20 @@ impl Subjects {
     /// Destroys the key of `id`, durably; false if it has none.
     pub(super) fn erase(&self, id: Id) -> Result<bool, Failure> {
         let mut inner = self.lock();
-        let Some(&Known::Live { slot, .. }) = inner.by_id.get(&id) else { return Ok(false) };
+        let Some(slot) = inner.by_id.get(&id).copied().flatten() else { return Ok(false) };
         if inner.failed {
             return Err(Failure::Earlier);
         }
+        // Where it cannot be read, it can still be overwritten.
+        let tag = match self.read(slot, id) {
+            Ok(Some(wrapped)) => Some(short(&wrapped.tag)),
+            Ok(None) | Err(_) => {
+                inner.by_tag.iter().find(|(_, of)| **of == id).map(|(tag, _)| *tag)
+            }
+        };
+        let tag = tag.unwrap_or_default();
         let group = Arc::clone(&inner.next);
-        inner.erased.push((slot, id));
+        inner.erased.push(Erasing { slot, id, tag });
         self.changed.notify_all();
         drop(self.wait(inner, &group)?);
         Ok(true)
@@ -188,20 +231,16 @@ impl Subjects {
             outcome
         };
         for wrapped in added.iter().filter_map(|slot| slot.wrapped.as_ref()) {
-            inner.making.remove(&wrapped.tag);
+            inner.making.remove(&short(&wrapped.tag));
         }
         match &outcome {
             Ok(()) => {
-                for slot in added {
-                    let number = inner.slots;
-                    inner.take_in(number, slot);
-                    inner.slots += 1;
-                }
-                erased.iter().for_each(|&(_, id)| inner.forget(id));
+                added.iter().for_each(|slot| inner.take_in(slot));
+                erased.iter().for_each(|erased| inner.forget(erased));
             }
             Err(Failure::Full) => (),
             // What is on disk is for the next start to say.
-            Err(Failure::Io(..) | Failure::Earlier) => inner.failed = true,
+            Err(Failure::Io(..) | Failure::Earlier | Failure::Damaged) => inner.failed = true,
         }
         // Set once, here, by the only leader of this group.
         let _ = group.set(outcome);
@@ -209,19 +248,21 @@ impl Subjects {
         inner
     }
 
-    fn write(&self, next: u64, added: &[Slot], erased: &[(u64, Id)]) -> Result<(), Failure> {
-        let slots: Vec<&Slot> = added.iter().collect();
-        let failure = |error: io::Error| Failure::Io(error.kind(), error.to_string());
-        let Err(error) = self.pair.write(next, &slots, erased) else { return Ok(()) };
+    fn write(&self, next: u32, added: &[Slot], erased: &[Erasing]) -> Result<(), Failure> {
+        if u32::try_from(added.len()).ok().and_then(|more| next.checked_add(more)).is_none() {
+            return Err(Failure::Full);
+        }
+        let erasures: Vec<_> = erased.iter().map(|one| (u64::from(one.slot), one.id)).collect();
+        let Err(error) = self.pair.write(u64::from(next), added, &erasures) else { return Ok(()) };
         let full =
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         // A slot that was to be erased may be in part overwritten: that is for
         // the next start. New ones can be taken back, as nobody knows them.
         if full && erased.is_empty() {
-            self.pair.cut(next).map_err(failure)?;
+            self.pair.cut(u64::from(next))?;
             return Err(Failure::Full);
         }
-        Err(failure(error))
+        Err(error.into())
     }
 
     /// Waits until so many changes wait for the next group.

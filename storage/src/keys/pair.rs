@@ -21,7 +21,7 @@
 //! exist in the second was never acknowledged; it is cut.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use engine::ids::Id;
 
@@ -36,6 +36,9 @@ pub(super) const WRAPPED_LEN: usize = 32 + 16;
 pub(super) const SLOT_LEN: usize = FIELDS_LEN + 32;
 /// Length of what stands before the first slot.
 pub(super) const HEADER_LEN: usize = 40;
+
+/// Slots read at once.
+const STEP: u64 = 4_096;
 
 const FIELDS_LEN: usize = 16 + 32 + NONCE_LEN + WRAPPED_LEN;
 const MAGIC: &[u8; 8] = b"KTSUBJT1";
@@ -114,112 +117,194 @@ pub(super) struct Pair {
 /// What opening the two files found.
 pub(super) struct Opened {
     pub(super) pair: Pair,
-    /// Every slot, by its number.
-    pub(super) slots: Vec<Slot>,
     /// Slots that one file lacked, and the other gave back.
     pub(super) repaired: u64,
 }
 
-/// What one of the two files holds.
-struct Copy {
+/// One of the two files as it is found.
+struct Side {
     /// None: there is no such file.
-    bytes: Option<Vec<u8>>,
-    /// None: a slot that is not whole.
-    slots: Vec<Option<Slot>>,
+    file: Option<Box<dyn DiskFile>>,
+    len: u64,
+    head: Vec<u8>,
 }
 
-impl Copy {
-    fn read(disk: &dyn Disk, path: &Path, key: &Secret32) -> io::Result<Self> {
-        let bytes = match disk.read(path, u64::MAX) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+impl Side {
+    fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
+        let file = match disk.open(path, Open::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { file: None, len: 0, head: Vec::new() });
+            }
             Err(error) => return Err(error),
         };
-        let chunks = bytes.as_deref().and_then(|bytes| bytes.get(HEADER_LEN..)).unwrap_or(&[]);
-        let slots = (0..)
-            .zip(chunks.chunks(SLOT_LEN))
-            .map(|(number, bytes)| Slot::decode(bytes, number, key))
-            .collect();
-        Ok(Self { bytes, slots })
+        let len = file.len()?;
+        let mut head = vec![0; HEADER_LEN.min(len as usize)];
+        file.read_exact_at(&mut head, 0)?;
+        Ok(Self { file: Some(file), len, head })
     }
 
-    fn begins_with(&self, start: &[u8]) -> bool {
-        self.bytes.as_deref().is_some_and(|bytes| bytes.starts_with(start))
+    /// Number of slots that were begun.
+    fn slots(&self) -> u64 {
+        self.len.saturating_sub(HEADER_LEN as u64).div_ceil(SLOT_LEN as u64)
     }
 
-    /// Writes what differs from `wanted` and syncs; returns how many slots did.
-    fn bring_to(&self, file: &dyn DiskFile, wanted: &[u8]) -> io::Result<u64> {
-        let have = self.bytes.as_deref().unwrap_or(&[]);
-        let (head, slots) = wanted.split_at(HEADER_LEN);
-        if !have.starts_with(head) {
-            file.write_at(head, 0)?;
+    /// The bytes of up to `count` slots from `first`, as far as the file goes.
+    fn bytes(&self, first: u64, count: u64) -> io::Result<Vec<u8>> {
+        let end = offset_of(first + count).min(self.len);
+        let mut bytes = vec![0; end.saturating_sub(offset_of(first)) as usize];
+        match &self.file {
+            Some(file) if !bytes.is_empty() => file.read_exact_at(&mut bytes, offset_of(first))?,
+            Some(_) | None => (),
         }
-        let mut changed = 0;
-        for (number, slot) in (0..).zip(slots.chunks(SLOT_LEN)) {
-            let at = offset_of(number);
-            if have.get(at as usize..at as usize + SLOT_LEN) != Some(slot) {
-                file.write_at(slot, at)?;
-                changed += 1;
+        Ok(bytes)
+    }
+}
+
+/// Which slots have to be written again.
+struct Survey {
+    slots: u64,
+    /// By file.
+    wrong: [Vec<u64>; 2],
+}
+
+impl Survey {
+    /// Counts a slot, and notes where it has to be written again.
+    fn compare(&mut self, number: u64, slot: &Slot, found: [Option<&[u8]>; 2], key: &Secret32) {
+        self.slots += 1;
+        // The usual case, without another hash.
+        if found[0] == found[1] {
+            return;
+        }
+        let whole = slot.encode(number, key);
+        for (wrong, found) in self.wrong.iter_mut().zip(found) {
+            if found != Some(whole.as_slice()) {
+                wrong.push(number);
             }
         }
-        if have.len() > wanted.len() {
-            file.set_len(wanted.len() as u64)?;
+    }
+}
+
+/// Goes through both files and shows every slot to `visit`; none if one that was
+/// acknowledged is in neither. Changes nothing.
+fn survey(
+    sides: &[Side; 2],
+    key: &Secret32,
+    visit: &mut dyn FnMut(u64, Slot),
+) -> io::Result<Option<Survey>> {
+    let mut survey = Survey { slots: 0, wrong: [Vec::new(), Vec::new()] };
+    let most = sides[0].slots().max(sides[1].slots());
+    for first in (0..most).step_by(STEP as usize) {
+        let pages = [sides[0].bytes(first, STEP)?, sides[1].bytes(first, STEP)?];
+        for number in first..most.min(first + STEP) {
+            let at = (number - first) as usize * SLOT_LEN;
+            let found = pages
+                .each_ref()
+                .map(|page| page.get(at..).map(|rest| &rest[..rest.len().min(SLOT_LEN)]));
+            let found = found.map(|bytes| bytes.filter(|bytes| !bytes.is_empty()));
+            match merged(number, found, key) {
+                Merged::Slot(slot) => {
+                    survey.compare(number, &slot, found, key);
+                    visit(number, slot);
+                }
+                Merged::End => return Ok(Some(survey)),
+                Merged::Lost => return Ok(None),
+            }
         }
-        // Also where nothing differs: what was read may stand in memory only.
-        file.sync_all()?;
-        Ok(changed)
+    }
+    Ok(Some(survey))
+}
+
+/// What both files together say of one slot.
+enum Merged {
+    Slot(Slot),
+    /// It was never acknowledged, nor was what may stand behind it.
+    End,
+    /// It was acknowledged, and is in neither.
+    Lost,
+}
+
+fn merged(number: u64, found: [Option<&[u8]>; 2], key: &Secret32) -> Merged {
+    if let [Some(one), Some(two)] = found
+        && one == two
+    {
+        return Slot::decode(one, number, key).map_or(Merged::Lost, Merged::Slot);
+    }
+    let decoded = found.map(|bytes| bytes.map(|bytes| Slot::decode(bytes, number, key)));
+    match decoded {
+        [Some(Some(one)), Some(Some(two))] => same(one, two).map_or(Merged::Lost, Merged::Slot),
+        [Some(Some(slot)), Some(None) | None] | [Some(None) | None, Some(Some(slot))] => {
+            Merged::Slot(slot)
+        }
+        // Not whole, and the second file was not begun.
+        [Some(None), None] => Merged::End,
+        [Some(None) | None, Some(None)] | [None, None] => Merged::Lost,
+    }
+}
+
+/// The one that counts of two whole slots: an erasure that was begun is finished.
+fn same(one: Slot, two: Slot) -> Option<Slot> {
+    if one.id != two.id {
+        return None;
+    }
+    match (&one.wrapped, &two.wrapped) {
+        (None, _) => Some(one),
+        (_, None) => Some(two),
+        (Some(left), Some(right)) => (left == right).then_some(one),
     }
 }
 
 impl Pair {
     /// Opens the two files in `dir`, makes what one lacks again from the other,
-    /// and cuts what was never acknowledged.
+    /// and cuts what was never acknowledged. Shows every slot to `visit`.
     pub(super) fn open(
         disk: &dyn Disk,
         dir: &Path,
         key: Secret32,
         expect: Expect,
+        visit: &mut dyn FnMut(u64, Slot),
     ) -> Result<Opened, KeyError> {
-        let part = Part::Subjects;
-        let paths = [part, Part::Mirror].map(|part| dir.join(part.file_name()));
-        let read = |path: &PathBuf| Copy::read(disk, path, &key).map_err(part.io(dir));
-        let copies = [read(&paths[0])?, read(&paths[1])?];
-        if copies.iter().all(|copy| copy.bytes.is_none()) && expect == Expect::Existing {
-            return Err(part.missing(dir));
+        let parts = [Part::Subjects, Part::Mirror];
+        let [first, second] = parts;
+        let paths = parts.map(|part| dir.join(part.file_name()));
+        let side = |index: usize| Side::open(disk, &paths[index]).map_err(parts[index].io(dir));
+        let sides = [side(0)?, side(1)?];
+        let none = sides.iter().all(|side| side.file.is_none());
+        if none && expect == Expect::Existing {
+            return Err(first.missing(dir));
         }
         let head = header(&key);
-        if copies.iter().any(|copy| copy.bytes.is_some())
-            && !copies.iter().any(|copy| copy.begins_with(&head))
-        {
-            return Err(match copies.iter().any(|copy| copy.begins_with(MAGIC)) {
+        if !none && !sides.iter().any(|side| side.head == head) {
+            return Err(match sides.iter().any(|side| side.head.starts_with(MAGIC)) {
                 true => KeyError::OtherKeys { path: paths[0].clone() },
-                false => part.damaged(dir),
+                false => first.damaged(dir),
             });
         }
-        let slots = merged(&copies).ok_or_else(|| part.damaged(dir))?;
-        let mut wanted = head.to_vec();
-        for (number, slot) in (0..).zip(&slots) {
-            wanted.extend(slot.encode(number, &key));
-        }
-        let mut repaired = 0;
+        let survey = survey(&sides, &key, visit).map_err(first.io(dir))?;
+        let survey = survey.ok_or_else(|| first.damaged(dir))?;
         // The second only after the first is synced: one of them is always whole.
-        let mut repair = |index: usize| -> io::Result<Box<dyn DiskFile>> {
-            let copy = &copies[index];
-            if copy.bytes.is_none() {
-                disk::write_atomically(disk, &paths[index], &head, Privacy::Private)?;
+        let repair = |index: usize| repair(disk, &paths[index], &sides, index, &survey, &key);
+        let files = [repair(0).map_err(first.io(dir))?, repair(1).map_err(second.io(dir))?];
+        let repaired = survey.wrong.iter().map(|wrong| wrong.len() as u64).sum();
+        Ok(Opened { pair: Self { files, key }, repaired })
+    }
+
+    /// A slot, from whichever file has it whole; none if neither has.
+    pub(super) fn read(&self, number: u64) -> io::Result<Option<Slot>> {
+        for file in &self.files {
+            let mut bytes = [0; SLOT_LEN];
+            file.read_exact_at(&mut bytes, offset_of(number))?;
+            if let Some(slot) = Slot::decode(&bytes, number, &self.key) {
+                return Ok(Some(slot));
             }
-            let file = disk.open(&paths[index], Open::Write)?;
-            repaired += copy.bring_to(file.as_ref(), &wanted)?;
-            Ok(file)
-        };
-        let files = [repair(0).map_err(part.io(dir))?, repair(1).map_err(Part::Mirror.io(dir))?];
-        Ok(Opened { pair: Self { files, key }, slots, repaired })
+        }
+        Ok(None)
     }
 
     /// Writes `erased` slots and, from the slot `next` on, `added` ones. Durable
     /// on `Ok`. An error that says that there is no space came before any sync of
     /// what was to be written there.
-    pub(super) fn write(&self, next: u64, added: &[&Slot], erased: &[(u64, Id)]) -> io::Result<()> {
+    pub(super) fn write(&self, next: u64, added: &[Slot], erased: &[(u64, Id)]) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(added.len() * SLOT_LEN);
         for (number, slot) in (next..).zip(added) {
             bytes.extend(slot.encode(number, &self.key));
@@ -249,33 +334,36 @@ impl Pair {
     }
 }
 
-/// The slots that both files together prove; none if one that was acknowledged
-/// is in neither.
-fn merged(copies: &[Copy; 2]) -> Option<Vec<Slot>> {
-    let [first, second] = copies;
-    let mut slots = Vec::new();
-    for number in 0..first.slots.len().max(second.slots.len()) {
-        let slot = match (first.slots.get(number), second.slots.get(number)) {
-            (Some(Some(one)), Some(Some(two))) => same(one, two)?,
-            (Some(Some(slot)), Some(None) | None) | (Some(None) | None, Some(Some(slot))) => slot,
-            // Not whole, and the second file was not begun: nobody was told of
-            // it, nor of what may stand behind it.
-            (Some(None), None) => break,
-            (Some(None) | None, Some(None)) | (None, None) => return None,
+/// Brings the file `index` to what the survey says, and syncs it.
+fn repair(
+    disk: &dyn Disk,
+    path: &Path,
+    sides: &[Side; 2],
+    index: usize,
+    survey: &Survey,
+    key: &Secret32,
+) -> io::Result<Box<dyn DiskFile>> {
+    let (side, head) = (&sides[index], header(key));
+    if side.file.is_none() {
+        disk::write_atomically(disk, path, &head, Privacy::Private)?;
+    }
+    let file = disk.open(path, Open::Write)?;
+    if side.file.is_some() && side.head != head {
+        file.write_at(&head, 0)?;
+    }
+    for &number in &survey.wrong[index] {
+        // As they were found, or as the first was repaired: the same comes of it.
+        let pages = [sides[0].bytes(number, 1)?, sides[1].bytes(number, 1)?];
+        let found = pages.each_ref().map(|page| (!page.is_empty()).then_some(page.as_slice()));
+        let Merged::Slot(slot) = merged(number, found, key) else {
+            return Err(io::Error::other("the file changed while it was read"));
         };
-        slots.push(slot.clone());
+        file.write_at(&slot.encode(number, key), offset_of(number))?;
     }
-    Some(slots)
-}
-
-/// The one that counts of two whole slots: an erasure that was begun is finished.
-fn same<'a>(one: &'a Slot, two: &'a Slot) -> Option<&'a Slot> {
-    if one.id != two.id {
-        return None;
+    if side.len > offset_of(survey.slots) {
+        file.set_len(offset_of(survey.slots))?;
     }
-    match (&one.wrapped, &two.wrapped) {
-        (None, _) => Some(one),
-        (_, None) => Some(two),
-        (Some(left), Some(right)) => (left == right).then_some(one),
-    }
+    // Also where nothing differs: what was read may stand in memory only.
+    file.sync_all()?;
+    Ok(file)
 }

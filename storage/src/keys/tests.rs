@@ -178,6 +178,44 @@ fn an_append_that_stopped_at_any_byte_before_the_second_file_is_as_if_never_made
 }
 
 #[test]
+fn subjects_beyond_one_read_of_the_files_are_all_found_and_mended() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk, Expect::MayBeNew).unwrap();
+    let made: Vec<_> =
+        (0..4_099).map(|n| store.subject_for("bank", &n.to_string()).unwrap()).collect();
+    let whole = disk.files();
+    for (path, slot) in [(STORE, 4_095), (MIRROR, 4_096), (STORE, 4_098)] {
+        flip(&disk, Path::new(path), (HEADER_LEN + slot * SLOT_LEN + 20) * 8);
+    }
+    let store = open(&disk, Expect::Existing).unwrap();
+    assert_eq!((store.subjects_made(), store.repaired()), (4_099, 3));
+    assert_eq!(disk.files(), whole);
+    for (n, subject) in made.iter().enumerate() {
+        assert_eq!(store.find_subject("bank", &n.to_string()), Some(subject.id));
+    }
+    let last = store.subject_key(made[4_098].id).unwrap().unwrap();
+    assert_eq!(last.key.expose(), made[4_098].key.expose());
+}
+
+#[test]
+fn a_key_damaged_while_the_store_is_open_is_read_from_the_other_file_or_called_damaged() {
+    let (disk, first, last) = three();
+    let store = open(&disk, Expect::Existing).unwrap();
+    let harm = |path: &str| {
+        let file = disk.open(Path::new(path), Open::Write).unwrap();
+        file.write_at(&[0xff; 3], HEADER_LEN as u64 + 70).unwrap();
+    };
+    harm(STORE);
+    has_both(&store, &first, &last);
+    harm(MIRROR);
+    assert!(matches!(store.subject_key(first.id), Err(KeyError::Damaged { .. })));
+    assert!(store.erase(first.id).unwrap(), "and yet it can be erased");
+    assert_eq!(store.find_subject("bank", "alice"), None);
+    assert!(store.subject_key(first.id).unwrap().is_none());
+    assert!(open(&disk, Expect::Existing).unwrap().subject_key(last.id).unwrap().is_some());
+}
+
+#[test]
 fn subjects_under_other_secrets_are_refused_by_name() {
     let (disk, ..) = three();
     let elsewhere = MemoryDisk::default();
@@ -199,7 +237,7 @@ fn an_erased_subject_is_gone_from_every_file_and_stays_gone() {
     let store = open(&disk, Expect::MayBeNew).unwrap();
     let eve = store.subject_for("bank", "eve").unwrap();
     let alice = store.subject_for("bank", "alice").unwrap();
-    let wrapped = store.subjects.wrapped(eve.id).unwrap();
+    let wrapped = store.subjects.wrapped(eve.id).unwrap().unwrap();
     let holds = |disk: &MemoryDisk, what: &[u8]| {
         disk.files().values().any(|bytes| bytes.windows(what.len()).any(|window| window == what))
     };
@@ -500,4 +538,36 @@ fn a_subject_whose_sync_failed_is_not_handed_out_and_nothing_more_is_written() {
     assert!(matches!(store.subject_for("bank", "alice"), Err(KeyError::Io { .. })));
     assert!(matches!(store.subject_for("bank", "alice"), Err(KeyError::Failed)));
     assert_eq!(store.find_subject("bank", "alice"), None);
+}
+
+#[test]
+fn what_is_handed_out_after_the_death_of_the_process_survives_a_power_cut_after_it() {
+    let story = story();
+    let recording = story.disk.recording();
+    let mut state = 7_u64;
+    let mut choose = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % n
+    };
+    for point in 0..=recording.ops.len() {
+        let expect = if point == 0 { Expect::MayBeNew } else { Expect::Existing };
+        let died = recording.after_death(point);
+        let open = |disk: Arc<dyn Disk>, expect| {
+            let entropy = Arc::new(Counter(AtomicU64::new(1_000)));
+            KeyStore::open(disk, Path::new("/keys"), entropy, expect)
+        };
+        // Where the store itself was not made yet, there is nothing to hand out.
+        let Ok(store) = open(Arc::new(died.clone()), expect) else { continue };
+        let seen = |store: &KeyStore| -> Vec<_> {
+            let has = |subject: &SubjectKey| store.subject_key(subject.id).unwrap().is_some();
+            story.steps.iter().map(|(_, _, subject)| has(subject)).collect()
+        };
+        let before = seen(&store);
+        let after = died.recording();
+        for _ in 0..10 {
+            let left = after.after_power_cut(after.ops.len(), &mut choose);
+            let store = open(Arc::new(left), Expect::Existing).unwrap();
+            assert_eq!(seen(&store), before, "after {point}");
+        }
+    }
 }

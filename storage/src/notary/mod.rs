@@ -1,0 +1,461 @@
+//! Signs what is durable: the tree over the log, checkpoints, the guard file.
+//!
+//! A thread follows the durable head. At least each second while events arrive,
+//! and at a clean stop, it extends the tree, syncs it, and signs a checkpoint.
+//! In this order, so that no later step can be true without the earlier ones:
+//!
+//! 1. the records are durable (the writer has said so);
+//! 2. the hashes of the tree are synced;
+//! 3. the checkpoint is signed, and synced to the *guard file*;
+//! 4. it is published: `log/checkpoint` is replaced, callers and anchors see it.
+//!
+//! The guard file, best on another disk, is what the next start compares the
+//! log with: a log that is shorter or another one is refused. Whoever restores
+//! the whole machine, guard file and all, from an old copy is not seen by it;
+//! only someone who holds a later checkpoint sees that.
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use engine::ids::Position;
+use tokio::sync::watch;
+
+use crate::block::Head;
+use crate::disk::{self, Disk, Open, Privacy};
+use crate::journal::KnownHead;
+use crate::keys::{KeyError, KeyStore, SecretName};
+use crate::merkle::{self, Hash, Missing, TileId, Tiles};
+use crate::note::{Checkpoint, LogSigner, Note, NoteError, VerifierKey};
+use crate::open::Fatal;
+use crate::reader::{LogReader, ReadError};
+use crate::record::Chain;
+use files::{GrowingTree, TileFiles};
+
+/// Name of the latest checkpoint in the folder `log/`.
+pub const CHECKPOINT_FILE: &str = "checkpoint";
+/// Name of the file with the verifier key in the folder `log/`.
+pub const KEY_FILE: &str = "checkpoint-key";
+/// Records that are read from the log at a time.
+const STEP: usize = 4_096;
+/// Longest guard file that is read, in bytes.
+const GUARD_MAX: u64 = 64 * 1024;
+
+/// How the notary works.
+#[derive(Clone)]
+pub struct Options {
+    /// The guard file.
+    pub guard: PathBuf,
+    /// Where all of it is written.
+    pub disk: Arc<dyn Disk>,
+    /// How often a checkpoint is signed at most, in milliseconds; none where only
+    /// [`Notary::sign_now`] signs.
+    pub every_ms: Option<u64>,
+    /// Called when the process must not go on.
+    pub fatal: Fatal,
+}
+
+/// Why the notary does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum NotaryError {
+    /// A file operation failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A record cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The signing key cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The origin line cannot name a key.
+    #[error(transparent)]
+    Name(#[from] NoteError),
+    /// The guard file cannot be understood.
+    #[error("{}: not a guard file of this log; put back the newest copy of it, or, after making sure that the log is the newest one, delete it", path.display())]
+    Guard {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The log is not the one that was signed.
+    #[error(
+        "rollback: the log has another history than the checkpoint of size {size} that was signed before; put back the newest copy of the folder log/"
+    )]
+    Rollback {
+        /// The checkpoint's size.
+        size: u64,
+    },
+    /// A hash of the tree is not there.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The thread has stopped.
+    #[error("the notary has stopped")]
+    Stopped,
+}
+
+/// What the guard file says: a checkpoint and the log's chain value there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// The signed checkpoint.
+    pub note: Note,
+    /// What it says.
+    pub checkpoint: Checkpoint,
+    /// Chain value of the last record it covers.
+    pub chain: Chain,
+}
+
+impl Guard {
+    /// Reads a guard file; none if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`NotaryError::Guard`], [`NotaryError::Io`].
+    pub fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>, NotaryError> {
+        let failed = |source| NotaryError::Io { path: path.to_owned(), source };
+        if !disk.exists(path).map_err(failed)? {
+            return Ok(None);
+        }
+        let file = disk.open(path, Open::Read).map_err(failed)?;
+        let length = file.len().map_err(failed)?;
+        let strange = || NotaryError::Guard { path: path.to_owned() };
+        if length > GUARD_MAX {
+            return Err(strange());
+        }
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+        Self::parse(&bytes).map(Some).ok_or_else(strange)
+    }
+
+    /// What it says of a durable head, for whoever opens the log.
+    #[must_use]
+    pub fn known_head(&self) -> KnownHead {
+        KnownHead {
+            source: "the guard file".to_owned(),
+            size: self.checkpoint.size,
+            chain: Some(self.chain),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let (first, note) = text.split_once('\n')?;
+        let chain = blake3::Hash::from_hex(first.strip_prefix("chain ")?).ok()?;
+        let note: Note = note.parse().ok()?;
+        let checkpoint = Checkpoint::of_text(&note.text).ok()?;
+        let guard = Self { note, checkpoint, chain: *chain.as_bytes() };
+        // One spelling: nothing in the file may change unseen.
+        (guard.text() == text).then_some(guard)
+    }
+
+    fn text(&self) -> String {
+        format!("chain {}\n{}", blake3::Hash::from_bytes(self.chain).to_hex(), self.note)
+    }
+}
+
+/// What the notary has signed last, and the tree behind it. Cheap to clone.
+#[derive(Clone)]
+pub struct Evidence {
+    files: TileFiles,
+    latest: watch::Receiver<Option<Arc<Guard>>>,
+    verifier: Arc<VerifierKey>,
+}
+
+impl Evidence {
+    /// The latest published checkpoint; none before the first record.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<Guard>> {
+        self.latest.borrow().clone()
+    }
+
+    /// Tells of each published checkpoint; those in between may be skipped.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<Guard>>> {
+        self.latest.clone()
+    }
+
+    /// The public half of the key that signs.
+    #[must_use]
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// The inclusion proof of a record in the tree of `size`, which must not be
+    /// beyond the latest checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`].
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, Missing> {
+        merkle::inclusion_proof(&self.files, index, size)
+    }
+
+    /// The proof that the tree of `size` continues the tree of `old`.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`].
+    pub fn consistency_proof(&self, old: u64, size: u64) -> Result<Vec<Hash>, Missing> {
+        merkle::consistency_proof(&self.files, old, size)
+    }
+
+    /// The first `width` hashes of a tile, if they are below the latest checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`].
+    pub fn tile(&self, id: TileId, width: u64) -> Result<Vec<Hash>, Missing> {
+        let size = self.latest().map_or(0, |guard| guard.checkpoint.size);
+        if width == 0 || width > merkle::width_in(id, size) {
+            return Err(Missing(id));
+        }
+        self.files.tile(id, width as usize)
+    }
+}
+
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evidence").field("latest", &self.latest()).finish_non_exhaustive()
+    }
+}
+
+/// The thread that signs. Stopping it signs what is durable by then.
+pub struct Notary {
+    evidence: Evidence,
+    orders: mpsc::Sender<Order>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Order {
+    /// Sign now; answer when it is published.
+    Sign(mpsc::Sender<()>),
+    /// Sign and stop.
+    Stop,
+}
+
+impl Notary {
+    /// Starts over an open log in the folder `dir`. `guard` is what its guard
+    /// file said when the log was opened.
+    ///
+    /// # Errors
+    ///
+    /// [`NotaryError::Rollback`] if the log is not the one that was signed;
+    /// others as the files are.
+    pub fn start(
+        dir: &Path,
+        log: LogReader,
+        keys: &KeyStore,
+        origin: &str,
+        guard: Option<Guard>,
+        options: Options,
+    ) -> Result<Self, NotaryError> {
+        let secret = keys.secret(SecretName::Checkpoints)?;
+        let signer = LogSigner::of_secret(origin, secret.expose())?;
+        let guard = guard.map(|guard| known(guard, origin, &signer, &options)).transpose()?;
+        let tree_dir = dir.join("store").join("tree");
+        let disk = Arc::clone(&options.disk);
+        let files = TileFiles::open(&*disk, &tree_dir)
+            .map_err(|source| NotaryError::Io { path: tree_dir, source })?;
+        let verifier = Arc::new(signer.verifier().clone());
+        let tree = resumed(&files, &log, guard.as_ref())?;
+        let (published, latest) = watch::channel(guard.map(Arc::new));
+        let worker = Worker {
+            log,
+            signer,
+            tree,
+            options: options.clone(),
+            log_dir: dir.join("log"),
+            published,
+        };
+        worker.write_key()?;
+        let evidence = Evidence { files, latest, verifier };
+        let (orders, inbox) = mpsc::channel();
+        let every_ms = options.every_ms;
+        let thread = thread::Builder::new()
+            .name("notary".to_owned())
+            .spawn(move || worker.run(&inbox, every_ms))
+            .map_err(|source| NotaryError::Io { path: dir.to_owned(), source })?;
+        Ok(Self { evidence, orders, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What it has signed, and the tree behind it.
+    #[must_use]
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Signs a checkpoint over all that is durable now. Waits for the disk: not
+    /// for async workers.
+    ///
+    /// # Errors
+    ///
+    /// [`NotaryError::Stopped`].
+    pub fn sign_now(&self) -> Result<(), NotaryError> {
+        let (done, signed) = mpsc::channel();
+        self.orders.send(Order::Sign(done)).map_err(|_| NotaryError::Stopped)?;
+        signed.recv().map_err(|_| NotaryError::Stopped)
+    }
+
+    /// Signs what is durable and stops. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`NotaryError::Stopped`] if it had stopped already.
+    pub fn stop(&self) -> Result<(), NotaryError> {
+        self.orders.send(Order::Stop).map_err(|_| NotaryError::Stopped)?;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.map_or(Ok(()), |thread| thread.join().map_err(|_| NotaryError::Stopped))
+    }
+}
+
+impl fmt::Debug for Notary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notary").field("evidence", &self.evidence).finish_non_exhaustive()
+    }
+}
+
+/// The guard, if it is of this log and signed by its key.
+fn known(
+    guard: Guard,
+    origin: &str,
+    signer: &LogSigner,
+    options: &Options,
+) -> Result<Guard, NotaryError> {
+    let signed = signer.verifier().verify(&guard.note);
+    if guard.checkpoint.origin == origin && matches!(signed, Ok(Some(_))) {
+        return Ok(guard);
+    }
+    Err(NotaryError::Guard { path: options.guard.clone() })
+}
+
+/// The tree as far as the guard knows it: from the files if they agree with the
+/// guard, else made again from the log.
+fn resumed(
+    files: &TileFiles,
+    log: &LogReader,
+    guard: Option<&Guard>,
+) -> Result<GrowingTree, NotaryError> {
+    let signed = guard.map(|guard| &guard.checkpoint);
+    if let Some(checkpoint) = signed {
+        let same = merkle::root(files, checkpoint.size).is_ok_and(|root| root == checkpoint.root);
+        if let Some(tree) = GrowingTree::load(files.clone(), checkpoint.size).filter(|_| same) {
+            return Ok(tree);
+        }
+        tracing::warn!(size = checkpoint.size, "the tree is made again from the log");
+    }
+    let mut tree = GrowingTree::load(files.clone(), 0).ok_or(NotaryError::Stopped)?;
+    let Some(checkpoint) = signed else { return Ok(tree) };
+    extend(&mut tree, log, checkpoint.size)?;
+    let root = merkle::root(files, checkpoint.size)?;
+    if root == checkpoint.root {
+        Ok(tree)
+    } else {
+        Err(NotaryError::Rollback { size: checkpoint.size })
+    }
+}
+
+/// Extends the tree to `size` records and writes it.
+fn extend(tree: &mut GrowingTree, log: &LogReader, size: u64) -> Result<(), NotaryError> {
+    while tree.size() < size {
+        let left = usize::try_from(size - tree.size()).unwrap_or(usize::MAX);
+        for record in log.encoded(Position(tree.size()), left.min(STEP))? {
+            tree.push(&record);
+        }
+        // Not all of a long log at once in memory.
+        tree.write().map_err(of_tree)?;
+    }
+    Ok(())
+}
+
+fn of_tree(source: io::Error) -> NotaryError {
+    NotaryError::Io { path: PathBuf::from("store/tree"), source }
+}
+
+/// What the thread owns.
+struct Worker {
+    log: LogReader,
+    signer: LogSigner,
+    tree: GrowingTree,
+    options: Options,
+    log_dir: PathBuf,
+    published: watch::Sender<Option<Arc<Guard>>>,
+}
+
+impl Worker {
+    fn run(mut self, inbox: &mpsc::Receiver<Order>, every_ms: Option<u64>) {
+        loop {
+            let order = match every_ms {
+                Some(ms) => inbox.recv_timeout(Duration::from_millis(ms)),
+                None => inbox.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+            };
+            let signed = self.sign();
+            if let Err(error) = &signed
+                && !out_of_space(error)
+            {
+                // A sync that failed must not be tried again, and a log that is no
+                // longer signed must not go on as if it were.
+                let message = format!("checkpoints cannot be signed: {error}");
+                tracing::error!("{message}");
+                (self.options.fatal)(&message);
+                return;
+            }
+            match order {
+                Ok(Order::Sign(done)) if signed.is_ok() => {
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                }
+                // Dropped unanswered: the caller learns that nothing was signed.
+                Ok(Order::Sign(_)) | Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Ok(Order::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Signs and publishes a checkpoint over what is durable, if that is more
+    /// than the last one covers.
+    fn sign(&mut self) -> Result<(), NotaryError> {
+        let head: Head = self.log.head();
+        let signed = self.published.borrow().as_ref().map_or(0, |guard| guard.checkpoint.size);
+        if head.size == signed {
+            return Ok(());
+        }
+        extend(&mut self.tree, &self.log, head.size)?;
+        self.tree.sync().map_err(of_tree)?;
+        let root = merkle::root(self.tree.files(), head.size)?;
+        let origin = self.signer.verifier().name.clone();
+        let checkpoint = Checkpoint { origin, size: head.size, root };
+        let mut note = Note::new(checkpoint.text())?;
+        note.signatures.push(self.signer.sign(&note.text));
+        let guard = Guard { note, checkpoint, chain: head.chain };
+        self.write(&self.options.guard, guard.text().as_bytes(), Privacy::Private)?;
+        let checkpoint = self.log_dir.join(CHECKPOINT_FILE);
+        self.write(&checkpoint, guard.note.to_string().as_bytes(), Privacy::Shared)?;
+        self.published.send_replace(Some(Arc::new(guard)));
+        Ok(())
+    }
+
+    /// Puts the verifier key beside the log, for people who check a copy of it.
+    fn write_key(&self) -> Result<(), NotaryError> {
+        let text = format!("{}\n", self.signer.verifier());
+        self.write(&self.log_dir.join(KEY_FILE), text.as_bytes(), Privacy::Shared)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8], privacy: Privacy) -> Result<(), NotaryError> {
+        disk::write_atomically(&*self.options.disk, path, bytes, privacy)
+            .map_err(|source| NotaryError::Io { path: path.to_owned(), source })
+    }
+}
+
+fn out_of_space(error: &NotaryError) -> bool {
+    matches!(error, NotaryError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+}
