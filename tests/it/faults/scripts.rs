@@ -215,7 +215,7 @@ impl World {
         let pending = |id| self.look().operation(id).is_some_and(|known| !known.state.is_final());
         let open: Vec<_> = self.operations.iter().copied().filter(|(id, _)| pending(*id)).collect();
         // Now and then one that is over.
-        let among = if which % 8 == 0 { &self.operations } else { &open };
+        let among = if which.is_multiple_of(8) { &self.operations } else { &open };
         let Some((operation, number)) = pick(among, which) else { return };
         self.challenge(operation);
         let live = self.look().operation(operation).and_then(|known| known.challenge);
