@@ -64,12 +64,12 @@ impl Entropy for Counter {
 /// A phone that answers for one registration.
 pub(crate) struct Phone {
     pub(crate) registration: Id,
-    device: SigningKey,
-    hardware: Option<SigningKey>,
+    pub(crate) device: SigningKey,
+    pub(crate) hardware: Option<SigningKey>,
 }
 
 /// How a phone signs.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signs {
     Well,
     /// The software signature is over something else.
@@ -152,6 +152,17 @@ impl History {
         history.sweep();
         history.authenticate(&without, Signs::Well);
         history
+    }
+
+    /// Lets `end` end the store, and opens the folder again.
+    pub(crate) fn reopened(
+        self,
+        folder: &Path,
+        end: impl FnOnce(Store<Keytrail>),
+        options: Options,
+    ) -> Self {
+        end(self.store);
+        Self { store: Store::open(folder, options).unwrap(), ..self }
     }
 
     pub(crate) fn id(&mut self) -> Id {
@@ -332,7 +343,7 @@ impl History {
 }
 
 impl Phone {
-    fn sign(&self, signed: &Signed, signs: Signs) -> Vec<VerificationV1> {
+    pub(crate) fn sign(&self, signed: &Signed, signs: Signs) -> Vec<VerificationV1> {
         let one = |role, key: &SigningKey, signs: Signs| {
             let public = public(key);
             let mut message = signed.message(role, Method::Device, &public);
@@ -359,7 +370,7 @@ fn public(key: &SigningKey) -> PublicKey {
     PublicKey::from_bytes(&key.verifying_key().to_sec1_bytes()).unwrap()
 }
 
-fn declared(phone: &Phone) -> DeclaredV1 {
+pub(crate) fn declared(phone: &Phone) -> DeclaredV1 {
     DeclaredV1 {
         client_version: "3.8".into(),
         hw_key_client_status: if phone.hardware.is_some() {
