@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A challenge is judged once, pass or fail. A wrong signature on a live
-//! challenge is always an event; it counts towards lockout when at least one
-//! registered key verified (a wrong PIN counts, noise does not).
+//! challenge is always an event; it counts towards lockout when the device
+//! itself signed beside it (a wrong PIN counts, noise does not).
 
 use crate::command::{CreateOperation, FinishAuthentication, Refusal, StartAuthentication};
 use crate::entries::{Application, Look, Operation, Registration};
@@ -184,11 +184,9 @@ fn judge(
     };
     let failure =
         failure(registration, want, check, check.under(config.hw_key_validation_strategy));
-    // A wrong PIN shows up beside a key that verifies; noise has none. Where the
-    // lack of a key decides, nothing the user typed does, so nothing counts.
-    let any_key_verified =
-        want.verifications.iter().any(|checked| checked.verdict == Verdict::Valid);
-    let counted = any_key_verified
+    // A wrong PIN shows up beside a signature of the device; noise has none. Where
+    // the lack of a key decides, nothing the user typed does, so nothing counts.
+    let counted = device_signed(registration, want)
         && failure.is_some_and(|failure| failure != AuthenticationFailure::HwKeyRequired);
     let failures = if counted {
         registration.failures.saturating_add(1)
@@ -272,6 +270,17 @@ fn possession_proven(
         .software_key(Method::Device)
         .is_some_and(|key| proof(want, Role::Possession, key) == Some(Verdict::Valid));
     want.method == Method::Device || check == HardwareCheck::Valid || device_signed
+}
+
+/// Whether the hardware key or the DEVICE key verified, in whatever role.
+///
+/// The key of a PIN does not tell: if its signature alone made a failure count,
+/// whoever took the phone could try PINs without the device's signature, and the
+/// first one that counts would be the right one.
+fn device_signed(registration: &Registration, want: &FinishAuthentication) -> bool {
+    let device = registration.software_key(Method::Device);
+    let mut valid = want.verifications.iter().filter(|checked| checked.verdict == Verdict::Valid);
+    valid.any(|checked| registration.hardware.iter().chain(device).any(|key| *key == checked.key))
 }
 
 /// Whether success forgets earlier failures. One factor does not where there are
