@@ -62,12 +62,12 @@ impl Entropy for Counter {
 /// A phone that answers for one registration.
 pub(crate) struct Phone {
     pub(crate) registration: Id,
-    device: SigningKey,
-    hardware: Option<SigningKey>,
+    pub(crate) device: SigningKey,
+    pub(crate) hardware: Option<SigningKey>,
 }
 
 /// How a phone signs.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signs {
     Well,
     /// The software signature is over something else.
@@ -150,6 +150,17 @@ impl History {
         history
     }
 
+    /// Lets `end` end the store, and opens the folder again.
+    pub(crate) fn reopened(
+        self,
+        folder: &Path,
+        end: impl FnOnce(Store<Keytrail>),
+        options: Options,
+    ) -> Self {
+        end(self.store);
+        Self { store: Store::open(folder, options).unwrap(), ..self }
+    }
+
     pub(crate) fn id(&mut self) -> Id {
         self.drawn += 1;
         let mut id = [0x11; 16];
@@ -218,7 +229,12 @@ impl History {
         phone
     }
 
-    fn offer(&mut self, phone: &Phone, activation: Id, challenge: [u8; 32]) -> FinishActivation {
+    pub(crate) fn offer(
+        &mut self,
+        phone: &Phone,
+        activation: Id,
+        challenge: [u8; 32],
+    ) -> FinishActivation {
         let stored = |key: &SigningKey| public(key).to_stored();
         let keys = KeySetV1 {
             software: vec![MethodKeyV1 { method: Method::Device, key: stored(&phone.device) }],
@@ -304,7 +320,7 @@ impl History {
 }
 
 impl Phone {
-    fn sign(&self, signed: &Signed, signs: Signs) -> Vec<VerificationV1> {
+    pub(crate) fn sign(&self, signed: &Signed, signs: Signs) -> Vec<VerificationV1> {
         let one = |role, key: &SigningKey, signs: Signs| {
             let public = public(key);
             let mut message = signed.message(role, Method::Device, &public);
@@ -331,7 +347,7 @@ fn public(key: &SigningKey) -> PublicKey {
     PublicKey::from_bytes(&key.verifying_key().to_sec1_bytes()).unwrap()
 }
 
-fn declared(phone: &Phone) -> DeclaredV1 {
+pub(crate) fn declared(phone: &Phone) -> DeclaredV1 {
     DeclaredV1 {
         client_version: "3.8".into(),
         hw_key_client_status: if phone.hardware.is_some() {
