@@ -25,7 +25,7 @@ use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
     AuthenticationFailure, CancelReason, LockReason, OperationState, RegistrationState,
 };
-use crate::registration::served;
+use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
 
@@ -58,6 +58,10 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperatio
     if !LIFETIME_S.contains(&lifetime_s) {
         let expected = "must be from 10 to 86400";
         return Err(Refusal::Invalid { field: "lifetime_s", expected });
+    }
+    if has_repeats(&want.methods) {
+        let expected = "must name each method once at most";
+        return Err(Refusal::Invalid { field: "methods", expected });
     }
     let offered = methods_for(&application, want.level, &want.methods);
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {

@@ -713,6 +713,11 @@ fn a_level_or_method_that_the_registration_lacks_is_refused_at_once() {
     let mut request = world.operation_request(id, Level::TwoFactor);
     request.methods = vec![Method::DeviceBiometric];
     assert_eq!(world.refused(Want::CreateOperation(request)), Refusal::NoMethodFits);
+    let mut request = world.operation_request(id, Level::TwoFactor);
+    request.methods = vec![Method::DevicePin; 2];
+    let expected = "must name each method once at most";
+    let refusal = Refusal::Invalid { field: "methods", expected };
+    assert_eq!(world.refused(Want::CreateOperation(request)), refusal);
     for (lifetime, fits) in [(9, false), (10, true), (86_400, true), (86_401, false)] {
         let mut request = world.operation_request(id, Level::TwoFactor);
         request.lifetime_s = Some(lifetime);
