@@ -15,4 +15,5 @@ mod phone;
 mod replay;
 mod server;
 mod shape;
+mod time;
 mod tour;
