@@ -124,15 +124,26 @@ fn erasures(data: &Path) -> Vec<&'static str> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
-fn inspected(data: &Path) -> Vec<u8> {
-    let output = Command::new(env!("CARGO_BIN_EXE_keytrail-tested"))
-        .args(["inspect", "--json"])
-        .arg(data)
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    assert!(!output.stdout.is_empty());
-    [output.stdout, output.stderr].concat()
+/// Everything that the commands tell of a folder, and what they write of it.
+fn shown(data: &Path) -> Vec<u8> {
+    let out = tempfile::tempdir().unwrap();
+    let (tlog, dir) = (out.path().join("tlog"), data.to_str().unwrap());
+    let mut all = Vec::new();
+    for arguments in [
+        &["inspect", "--json", dir][..],
+        &["export", "--jsonl", dir],
+        &["export", "--tlog", tlog.to_str().unwrap(), dir],
+    ] {
+        let command = env!("CARGO_BIN_EXE_keytrail-tested");
+        let output = Command::new(command).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!output.stdout.is_empty());
+        all.extend([output.stdout, output.stderr].concat());
+    }
+    let written = files(out.path());
+    assert!(written.len() > 3);
+    all.extend(written.into_values().flatten());
+    all
 }
 
 fn requested(world: &World, user_ref: &str) -> RequestedActivation {
@@ -252,9 +263,10 @@ fn nothing_that_is_left_names_whoever_was_erased_and_the_log_holds_at_every_leve
 
     let World { server, home: _home, callers: _ } = world;
     let said = server.stop();
-    for needle in needles() {
+    let shown = shown(&data);
+    for needle in needles().into_iter().chain([secret.clone()]) {
         assert!(!holds(said.as_bytes(), &needle), "{said}");
-        assert!(!holds(&inspected(&data), &needle));
+        assert!(!holds(&shown, &needle));
     }
     names_nobody(&data, &[&secret]);
     assert_eq!(erasures(&data), ["ordered", "erased"]);

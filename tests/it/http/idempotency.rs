@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: one effect, the same answer, also after a restart.
 
 use api::device::{ActivationOptions, AuthenticationOptions};
+use api::wire::provider::RequestedActivation;
 use engine::ids::Id;
 use serde_json::{Value, json};
 
@@ -39,7 +40,9 @@ fn everything(world: &World) -> Vec<Asked> {
     let named = json!({ "name": "again", "service_provider": BANK });
     let user = json!({ "application_id": application, "user_ref": "berta" });
     let carla = json!({ "application_id": application, "user_ref": "carla" });
-    assert_eq!(side.bank_posts("/v1/activations", &carla).status, 201);
+    let carla: RequestedActivation = side.bank_posts("/v1/activations", &carla).ok();
+    let withdrawn = format!("/v1/activations/{}/cancel", carla.activation.activation_id);
+    assert_eq!(side.bank_posts(&withdrawn, &json!({})).status, 200);
     let properties = json!({ "version": 1, "configuration": { "failures_allowed": 5 } });
     let patch = format!("/admin/v1/applications/{application}/configuration");
     vec![
