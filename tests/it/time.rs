@@ -499,6 +499,29 @@ fn a_shorter_lifetime_expires_what_was_answered_late_and_a_longer_one_leaves_it_
 }
 
 #[test]
+fn in_the_alternative_time_passes_without_an_event_of_the_log() {
+    let folder = log(|history| {
+        let phone = history.activate(1, true);
+        history.operation(&phone);
+        history.clock.pass_s(60);
+        let (registration, reason) = (phone.registration, ReasonGiven::Other);
+        history.done(Want::DeactivateRegistration { by: by(BANK), registration, reason });
+    });
+    let answer = asked(folder.path(), "operation_lifetime_s=30", 0);
+    assert_eq!(counts(&answer.changes), [("operation: CANCELLED -> EXPIRED", 1)], "{answer}");
+    let answer = asked(folder.path(), "operation_lifetime_s=90", 0);
+    assert_eq!((answer.operations, answer.activations), (tally(1, 0, 0), tally(1, 0, 0)));
+    // A range ends before its end, and what is open then is compared as it stands.
+    let options = Options {
+        properties: properties(&["operation_lifetime_s=30"]).unwrap(),
+        to: Some(at(8)),
+        ..Options::default()
+    };
+    let answer = what_if(folder.path(), &options).unwrap();
+    assert_eq!((answer.operations, answer.last.unwrap().position), (tally(1, 0, 0), 7));
+}
+
+#[test]
 fn a_client_that_is_no_longer_served_is_refused_by_the_configuration() {
     let folder = log(|history| {
         let phone = history.activate(1, true);
