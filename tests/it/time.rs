@@ -554,6 +554,25 @@ fn signatures_by_keys_that_a_registration_would_not_have_are_not_judged() {
 }
 
 #[test]
+fn a_log_in_is_not_judged_with_a_hardware_key_that_the_phone_was_not_asked_for() {
+    let folder = log(|history| {
+        history.configure("hw_key_min_client_version", "\"3.9\"");
+        let phone = history.activate(1, true);
+        history.authenticate(&phone, Signs::Well);
+    });
+    let answer = asked(folder.path(), "hw_key_min_client_version=3.8", 0);
+    assert_eq!(
+        counts(&answer.changes),
+        [("activation: COMPLETED without a hardware key -> COMPLETED with a hardware key", 1)],
+        "{answer}"
+    );
+    assert_eq!(
+        counts(&answer.reasons),
+        [("it was signed for keys that the registration would not have", 1)]
+    );
+}
+
+#[test]
 fn a_question_about_another_application_changes_nothing_and_one_about_none_is_refused() {
     let folder = log(|history| {
         let phone = history.activate(1, true);
