@@ -7,6 +7,7 @@ use std::sync::Arc;
 use storage::disk::RealDisk;
 use storage::journal::{self, JournalReader};
 use storage::lock::{LockError, ReadLock};
+use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
 
 /// Why a folder cannot be looked at, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +84,8 @@ impl Folder {
             let item = item.map_err(FolderError::reading(&log))?;
             let name = item.file_name().to_string_lossy().into_owned();
             let segment = name.strip_prefix("segment-").and_then(|rest| rest.strip_suffix(".ktj"));
-            let of_log = matches!(name.as_str(), "origin" | "reserve.tmp")
+            let known = ["origin", "reserve.tmp", CHECKPOINT_FILE, KEY_FILE];
+            let of_log = known.contains(&name.as_str())
                 || segment.is_some_and(|digits| {
                     digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())
                 });
