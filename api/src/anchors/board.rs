@@ -49,7 +49,12 @@ pub struct Board {
 
 impl Board {
     pub(super) fn new<'a>(anchors: impl Iterator<Item = (Kind, &'a str)>) -> Self {
-        let new = |(kind, name): (_, &str)| State { kind, name: name.to_owned(), taken: None, error: None };
+        let new = |(kind, name): (_, &str)| State {
+            kind,
+            name: name.to_owned(),
+            taken: None,
+            error: None,
+        };
         Self { anchors: Mutex::new(anchors.map(new).collect()), cosigned: Mutex::default() }
     }
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use storage::disk::{self, Disk, Privacy};
-use storage::note::{Checkpoint, NOTE_MAX, Note};
 use storage::notary::Guard;
+use storage::note::{Checkpoint, NOTE_MAX, Note};
 
 use super::{AnchorError, failed};
 

@@ -14,8 +14,6 @@
 pub mod board;
 pub mod directory;
 pub mod remote;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::io;
@@ -28,8 +26,8 @@ use engine::ids::Micros;
 use engine::machine::Clock;
 use storage::disk::{self, Disk, Privacy};
 use storage::journal::KnownHead;
-use storage::note::{Checkpoint, Note, SignatureLine};
 use storage::notary::{CHECKPOINT_FILE, Evidence, Guard, Held};
+use storage::note::{Checkpoint, Note, SignatureLine};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -292,9 +290,8 @@ impl Anchors {
     pub fn round(&mut self, evidence: &Evidence, all: bool) -> Vec<(String, AnchorError)> {
         let Some(latest) = evidence.latest() else { return Vec::new() };
         let (now, size) = (self.clock.monotonic(), latest.checkpoint.size);
-        let due = |watched: &Watched| {
-            watched.taken != Some(size) && (all || watched.not_before <= now)
-        };
+        let due =
+            |watched: &Watched| watched.taken != Some(size) && (all || watched.not_before <= now);
         let done: Vec<_> = thread::scope(|scope| {
             let started: Vec<_> = self
                 .list

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use storage::note::{Note, Signed, SignatureLine, VerifierKey};
 use storage::notary::{Evidence, Guard};
+use storage::note::{Note, SignatureLine, Signed, VerifierKey};
 use ureq::http::{Request, header};
 use ureq::{Agent, http};
 use zeroize::Zeroizing;
@@ -80,11 +80,7 @@ pub struct Post {
 
 impl Post {
     /// The endpoint at `url`; `token` is a file with a bearer token.
-    pub(super) fn new(
-        url: &str,
-        ca: Option<&Path>,
-        token: Option<&Path>,
-    ) -> Result<Self, String> {
+    pub(super) fn new(url: &str, ca: Option<&Path>, token: Option<&Path>) -> Result<Self, String> {
         let mut endpoint = Endpoint::new(url, ca)?;
         endpoint.token = token.map(read_token).transpose()?;
         Ok(Self { endpoint, name: host(url) })
@@ -222,4 +218,117 @@ fn cosignature(key: &VerifierKey, note: &Note, lines: &str) -> Option<SignatureL
     let line = ours.next()?;
     let cosigned = Note { text: note.text.clone(), signatures: vec![line.clone()] };
     matches!(key.verify(&cosigned), Ok(Some(Signed::Witness { .. }))).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use storage::note::{Checkpoint, LogSigner, WitnessSigner};
+
+    use super::*;
+
+    fn signed(size: u64) -> Note {
+        let origin = "bank.example/log".to_owned();
+        let mut note = Note::new(Checkpoint { origin, size, root: [9; 32] }.text()).unwrap();
+        let signer = LogSigner::new("bank.example/log", &[7; 32]).unwrap();
+        note.signatures.push(signer.sign(&note.text));
+        note
+    }
+
+    fn signer(name: &str, seed: u8) -> WitnessSigner {
+        WitnessSigner::new(name, &[seed; 32]).unwrap()
+    }
+
+    /// What a client of a witness makes of one answer, byte for byte.
+    fn said(answer: Vec<u8>, request: &AddCheckpoint) -> Result<Said, AnchorError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let served = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut part = [0; 4096];
+            while !String::from_utf8_lossy(&request).contains('\u{2014}') {
+                let read = stream.read(&mut part).unwrap();
+                request.extend_from_slice(&part[..read]);
+            }
+            // The client may hang up on an answer that is too long.
+            let _ = stream.write_all(&answer);
+        });
+        let key = signer("w", 1).verifier().clone();
+        let client = WitnessClient::new(&WitnessAt { key, url }, None).unwrap();
+        let said = client.send(request);
+        served.join().unwrap();
+        said
+    }
+
+    fn answer(status: &str, media_type: &str, body: &str) -> Vec<u8> {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+
+    fn request(old: u64, size: u64) -> AddCheckpoint {
+        AddCheckpoint { old, proof: Vec::new(), note: signed(size) }
+    }
+
+    #[test]
+    fn a_cosignature_counts_only_by_the_right_key_and_over_the_right_checkpoint() {
+        let asked = request(0, 5);
+        let ours = signer("w", 1).cosign(&asked.note.text, 7).to_string();
+        let foreign = signer("w", 2).cosign(&asked.note.text, 7).to_string();
+        let later = signer("w", 1).cosign(&signed(6).text, 7).to_string();
+        for (body, counts) in [
+            (ours.clone(), true),
+            (format!("{foreign}{ours}"), true),
+            (foreign, false),
+            (later, false),
+            (ours.trim_end().to_owned(), false),
+            (String::new(), false),
+            ("\u{2014} w AAAA\n".to_owned(), false),
+        ] {
+            let said = said(answer("200 OK", "text/plain; charset=utf-8", &body), &asked);
+            assert_eq!(matches!(said, Ok(Said::Cosigned(_))), counts, "{body:?}");
+            assert_eq!(matches!(said, Err(AnchorError::Failed(_))), !counts, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_specification_says_can_raise_an_alarm() {
+        let size = |text: &str| answer("409 Conflict", SIZE_TYPE, text);
+        let asked = request(5, 5);
+        assert!(matches!(said(size("12\n"), &asked), Ok(Said::Size(12))));
+        let parameter = answer("409 Conflict", "text/x.tlog.size; charset=utf-8", "12\n");
+        assert!(matches!(said(parameter, &asked), Ok(Said::Size(12))));
+        for bad in ["12", "", "\n", "012\n", "-1\n", "99999999999999999999\n", "12\n13\n"] {
+            assert!(matches!(said(size(bad), &asked), Err(AnchorError::Failed(_))), "{bad:?}");
+        }
+        let plain = || answer("409 Conflict", "text/html", "<h1>no</h1>");
+        assert!(matches!(said(plain(), &asked), Ok(Said::Size(5))), "another root at this size");
+        assert!(matches!(said(plain(), &request(3, 5)), Err(AnchorError::Failed(_))));
+        assert!(matches!(said(answer("422 No", "text/plain", ""), &asked), Ok(Said::Unproven)));
+        let long = "x".repeat(ANSWER_MAX as usize + 1);
+        for bad in [
+            answer("403 Forbidden", "text/plain", ""),
+            answer("404 Not Found", "text/plain", ""),
+            answer("500 Oh", "text/plain", ""),
+            answer("302 Found", "text/plain", ""),
+            answer("200 OK", "text/plain", &long),
+            b"nonsense\r\n\r\n".to_vec(),
+            Vec::new(),
+        ] {
+            let said = said(bad, &asked);
+            assert!(matches!(&said, Err(error) if !error.is_alarm()));
+        }
+    }
+
+    #[test]
+    fn a_host_is_shown_and_a_path_is_not() {
+        assert_eq!(host("https://siem.example:8443/hook/s3cret"), "https://siem.example:8443");
+    }
 }
