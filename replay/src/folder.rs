@@ -9,6 +9,8 @@ use storage::journal::{self, JournalReader};
 use storage::lock::{LockError, ReadLock};
 use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
 
+use crate::one_line;
+
 /// Why a folder cannot be looked at, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -90,7 +92,7 @@ impl Folder {
                     digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())
                 });
             if !of_log {
-                found.push(name);
+                found.push(one_line(&name));
             }
         }
         found.sort();

@@ -42,6 +42,18 @@ pub fn micros_of(text: &str) -> Option<Micros> {
     u64::try_from(time.as_microsecond()).ok().map(Micros)
 }
 
+/// `text` for a terminal. A log that someone forged can hold anything, also
+/// sequences that would make a terminal hide or fake what is shown.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// As [`printable`], and on one line.
+fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\u{fffd}")
+}
+
 /// 32 bytes as text.
 fn hex(bytes: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*bytes).to_hex().to_string()
@@ -50,6 +62,15 @@ fn hex(bytes: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_printed_commands_a_terminal() {
+        assert_eq!(
+            printable("a\u{1b}[2Jb\u{9b}c\u{7f}\r\nd"),
+            "a\u{fffd}[2Jb\u{fffd}c\u{fffd}\u{fffd}\nd"
+        );
+        assert_eq!(printable("čaj, 茶"), "čaj, 茶");
+    }
 
     #[test]
     fn a_moment_reads_back_what_it_prints() {

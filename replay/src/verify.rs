@@ -56,8 +56,8 @@ pub enum Phase {
     Reading,
 }
 
-/// Told of bytes done and bytes to do. A phase may end before all are done: the
-/// end of the last journal file is empty.
+/// Told of bytes done and bytes to do, which are about right: the last journal
+/// file is not written to its end.
 pub type Progress<'a> = &'a dyn Fn(Phase, u64, u64);
 
 /// How to verify.
@@ -261,18 +261,20 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         let log = self.folder.dir.join("log");
         let total = journal.bytes().map_err(FolderError::reading(&log))?;
         self.records.strangers(&self.folder.strangers()?);
-        let mut done = 0;
+        // Of all files, and of those before the present one.
+        let (mut done, mut before) = (0, 0);
         self.chain = genesis(journal.origin());
         let mut name: (Arc<Path>, Arc<str>) = (Arc::from(Path::new("")), Arc::from(""));
         for placed in journal.placed(Position(0)) {
             match placed.map_err(FolderError::reading(&log))? {
                 Placed::Finding(finding) => self.found(&finding),
                 Placed::Block { block, file, frames_at } => {
-                    done += block.frames.len() as u64;
                     if name.0 != file {
+                        before = done;
                         name.1 = Arc::from(self.folder.name(&file));
                         name.0 = file;
                     }
+                    done = before + frames_at + block.frames.len() as u64;
                     self.block(&block, &name.1, frames_at, journal.origin())?;
                 }
             }

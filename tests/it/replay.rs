@@ -13,7 +13,7 @@ use engine::terms::Verdict;
 use replay::folder::FolderError;
 use replay::inspect::{Filter, Row};
 use replay::report::{Level, Outcome, Report};
-use replay::verify::Options;
+use replay::verify::{Options, Phase};
 use storage::block::{Block, BlockLog, Head, genesis};
 use storage::disk::RealDisk;
 use storage::journal::{Item, Journal, JournalReader, Limits, NoWitness};
@@ -135,6 +135,22 @@ fn a_folder_in_use_is_refused_and_one_without_a_log_too() {
     assert!(matches!(refused, Err(FolderError::InUse(_))), "{refused:?}");
     history.store.close().unwrap();
     assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn progress_never_goes_back_and_comes_near_the_end() {
+    let folder = day();
+    let told = std::cell::RefCell::new(Vec::new());
+    let progress = |phase, done, total| told.borrow_mut().push((phase, done, total));
+    let options = Options { progress: Some(&progress), ..Options::default() };
+    assert!(replay::verify(folder.path(), &options).unwrap().holds);
+    let told = told.into_inner();
+    for phase in [Phase::Copying, Phase::Reading] {
+        let steps: Vec<_> = told.iter().filter(|(of, ..)| *of == phase).collect();
+        assert!(steps.is_sorted_by_key(|(_, done, _)| done), "{steps:?}");
+        let (_, done, total) = steps.last().unwrap();
+        assert!(done <= total && total - done <= 4_096, "{done} of {total}");
+    }
 }
 
 #[test]
@@ -644,6 +660,16 @@ fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
     assert_eq!(rebuilt["replayed"], 34);
     assert_eq!(rebuilt["before"], report["state_digest"]);
     assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn a_name_in_the_folder_cannot_write_its_own_verdict() {
+    let folder = day();
+    fs::write(folder.path().join("log/x\n\nevery level holds\n\u{1b}[8m"), "").unwrap();
+    let (code, page, _) = keytrail(&["verify"], folder.path());
+    assert_eq!(code, 0);
+    assert_eq!(page.lines().filter(|line| *line == "every level holds").count(), 1, "{page}");
+    assert!(!page.contains('\u{1b}'));
 }
 
 #[test]

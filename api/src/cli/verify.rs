@@ -99,7 +99,7 @@ fn print(found: &Report, json: bool) -> std::io::Result<()> {
         serde_json::to_writer(&mut out, found)?;
         writeln!(out)?;
     } else {
-        write!(out, "{found}")?;
+        write!(out, "{}", replay::printable(&found.to_string()))?;
     }
     out.flush()
 }

@@ -325,7 +325,7 @@ fn the_log_has_one_entry_for_each_signature_that_the_verifier_counted() {
     // A wrong PIN, a bad hardware signature; a signature that is none.
     assert_eq!((count(Verdict::Invalid), count(Verdict::Malformed)), (2, 1));
     let report = super::world::verified(&data);
-    let signatures = &report.levels[2];
+    let signatures = report.level(replay::report::Level::Signatures).unwrap();
     assert_eq!(signatures.count("signatures"), expected, "{report}");
 }
 
