@@ -3,24 +3,35 @@
 //! - [`verify()`](verify::verify) checks a data folder, or a copy of it, level by
 //!   level; it changes nothing and repairs nothing.
 //! - [`inspect()`](inspect::inspect) shows the events of a folder.
+//! - [`moment()`](moment::moment) shows what was known at a moment,
+//!   [`history()`](history::history) how a registration came to be what it is, and
+//!   [`what_if()`](what_if::what_if) how a past range would have gone under another
+//!   configuration.
+//! - [`export`] writes the log out for others.
 //! - [`rebuild()`](rebuild::rebuild) deletes what is derived from the log and
 //!   makes it again.
 //!
 //! This crate shares with the writer the decoder and the rules, and nothing
 //! else. The signatures are verified by another library than the server's.
 
+pub mod export;
 pub mod folder;
+pub mod history;
 pub mod inspect;
+pub mod moment;
 pub mod proof;
 pub mod rebuild;
 pub mod report;
 mod summary;
 pub mod verify;
+mod walk;
+pub mod what_if;
 
 pub use inspect::inspect;
 pub use rebuild::rebuild;
 pub use summary::summary;
 pub use verify::verify;
+pub use walk::{At, ReplayError};
 
 use engine::ids::Micros;
 

@@ -61,15 +61,25 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     /// Whoever is refused later, because of a reader, must not be told this number.
+    /// Unlocked by name: closing alone would leave the lock with a process that
+    /// was forked off meanwhile, until that one runs its program.
     fn drop(&mut self) {
         let _ = self.file.set_len(0);
+        let _ = self.file.unlock();
     }
 }
 
 /// Keeps servers off a data folder while it is read, until dropped. Changes nothing.
 #[derive(Debug)]
 pub struct ReadLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for ReadLock {
+    /// As that of [`FolderLock`].
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl ReadLock {
@@ -94,7 +104,7 @@ impl ReadLock {
             Err(source) => return Err(LockError::Io { path, source }),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => {
                 Err(LockError::Held { dir: dir.to_path_buf(), pid: read_pid(&mut file) })
             }
@@ -122,6 +132,19 @@ mod tests {
         };
         assert_eq!(pid, Some(std::process::id()));
         drop(first);
+        FolderLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_dropped_does_not_live_on_in_a_copy_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(dir.path()).unwrap();
+        // What a fork makes: another descriptor of the same open file.
+        let _inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        let reader = ReadLock::share(dir.path()).unwrap().unwrap();
+        let _inherited = reader.file.try_clone().unwrap();
+        drop(reader);
         FolderLock::take(dir.path()).unwrap();
     }
 

@@ -16,4 +16,5 @@ mod phone;
 mod replay;
 mod server;
 mod shape;
+mod time;
 mod tour;
