@@ -291,7 +291,9 @@ fn open_blocking(
     let (log, keys, origin) = (store.log.clone(), &store.keys, &store.origin);
     let notary = Notary::start_against(&settings.data, log, keys, origin, guard, &held, notary)
         .map_err(unvouched)?;
-    if store.log.head().size > 0 && notary.sign_now().is_ok() {
+    if store.log.head().size > 0 {
+        // Without space nothing more is signed; what was signed can be confirmed.
+        let _ = notary.sign_now();
         anchors.confirm(notary.evidence()).map_err(contradicted)?;
     }
     Ok(Opened { store, notary, anchors })
