@@ -248,6 +248,7 @@ fn open_blocking(settings: &Settings, mut options: Options) -> Result<Opened, St
     };
     let guard = Guard::read(&*notary.disk, &notary.guard).map_err(unvouched)?;
     options.known_heads.extend(guard.as_ref().map(Guard::known_head));
+    options.known_heads.extend(notary::head_beside(&*notary.disk, &settings.data));
     let store = Store::<Keytrail>::open(&settings.data, options)
         .map_err(|source| StartError::Open { folder: folder(), source })?;
     tell(&store.report);
