@@ -48,6 +48,20 @@ pub async fn checkpoint(call: Call, _caller: Auditor) -> Result<HttpResponse, Ap
     Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(latest.note.to_string()))
 }
 
+/// Returns the latest checkpoint that witnesses have cosigned.
+///
+/// As the latest checkpoint, with a line for each witness that has answered
+/// (C2SP tlog-cosignature). It is some seconds older. Where no witness is
+/// configured, or none has answered since the start, there is none.
+#[utoipa::path(
+    get, path = "/audit/v1/checkpoint/cosigned", tag = "audit", operation_id = "cosigned_checkpoint",
+    responses((status = 200, description = "The checkpoint.", body = String, content_type = "text/plain")),
+)]
+pub async fn cosigned_checkpoint(call: Call, _caller: Auditor) -> Result<HttpResponse, ApiError> {
+    let cosigned = call.anchors.latest_cosigned().ok_or(Code::NotYetSigned)?;
+    Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(cosigned.note.to_string()))
+}
+
 /// Returns the public half of the key that signs checkpoints.
 ///
 /// As a verifier key (C2SP signed-note). Take it once, over a way that you
@@ -295,8 +309,15 @@ fn receipt_of(call: &Call, position: u64) -> Result<HttpResponse, ApiError> {
         return Err(Code::NotFound.into());
     }
     let not_yet = || ApiError::new(Code::NotYetSigned).retry_after_s(1);
-    let latest = call.evidence.latest().ok_or_else(not_yet)?;
-    let size = latest.checkpoint.size;
+    // A cosigned checkpoint is a little older, and worth more.
+    let cosigned = call.anchors.latest_cosigned();
+    let (size, note) = match cosigned.filter(|cosigned| position < cosigned.checkpoint.size) {
+        Some(cosigned) => (cosigned.checkpoint.size, cosigned.note.clone()),
+        None => {
+            let latest = call.evidence.latest().ok_or_else(not_yet)?;
+            (latest.checkpoint.size, latest.note.clone())
+        }
+    };
     if position >= size {
         return Err(not_yet());
     }
@@ -305,7 +326,6 @@ fn receipt_of(call: &Call, position: u64) -> Result<HttpResponse, ApiError> {
         .evidence
         .inclusion_proof(position, size)
         .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
-    let note = latest.note.clone();
     let mut receipt = Receipt { record: Some(record), index: position, proof, note };
     // Damage of the tree's files must not leave the house as evidence.
     let checked = receipt.check(call.evidence.verifier(), None);

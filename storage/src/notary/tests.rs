@@ -255,6 +255,53 @@ fn a_guard_that_cannot_be_written_stops_the_process() {
 }
 
 #[test]
+fn nothing_is_signed_against_a_checkpoint_that_is_held_elsewhere() {
+    let world = World::new();
+    let folder = world.dir.path().join("data");
+    let signed = try_open(&world, &folder).unwrap();
+    add(&world, &signed, 5);
+    signed.notary.sign_now().unwrap();
+    let held = Held {
+        holder: "the folder".into(),
+        note: signed.notary.evidence().latest().unwrap().note.clone(),
+    };
+    add(&world, &signed, 5);
+    signed.notary.stop().unwrap();
+    let signer = {
+        let secret = signed.store.keys.secret(SecretName::Checkpoints).unwrap();
+        LogSigner::of_secret(ORIGIN, secret.expose()).unwrap()
+    };
+    let of = |origin: &str, size, root, signer: &LogSigner| {
+        let checkpoint = Checkpoint { origin: origin.into(), size, root };
+        let mut note = Note::new(checkpoint.text()).unwrap();
+        note.signatures.push(signer.sign(&note.text));
+        Held { note, ..held.clone() }
+    };
+    let start = |held: Held| {
+        let mut options = options(&world);
+        options.guard = world.dir.path().join("no-guard");
+        let (log, keys) = (signed.store.log.clone(), &signed.store.keys);
+        Notary::start_against(&folder, log, keys, ORIGIN, None, &[held], options)
+    };
+    let root = root_of(&signed.store.log, 7);
+    let other = LogSigner::new(ORIGIN, &[3; 32]).unwrap();
+    let history = |held| matches!(start(held), Err(NotaryError::OtherHistory { .. }));
+    let foreign = |held| matches!(start(held), Err(NotaryError::Foreign { .. }));
+    assert!(history(of(ORIGIN, 6, root, &signer)), "another root");
+    assert!(history(of(ORIGIN, 1 << 40, root, &signer)), "more than there is");
+    assert!(foreign(of(ORIGIN, 7, root, &other)), "another key");
+    assert!(foreign(of("other", 7, root, &signer)), "another log");
+    let mut spoilt = held.clone();
+    spoilt.note.signatures[0].signature[8] ^= 1;
+    assert!(foreign(spoilt), "a wrong signature");
+    assert!(!world.dir.path().join("no-guard").exists(), "nothing was signed");
+    for good in [held.clone(), of(ORIGIN, 7, root, &signer)] {
+        start(good).unwrap().stop().unwrap();
+    }
+    signed.store.close().unwrap();
+}
+
+#[test]
 fn a_full_disk_lets_the_notary_wait_and_sign_once_there_is_space() {
     let world = World::new();
     let folder = world.dir.path().join("data");
