@@ -21,6 +21,7 @@ use storage::reader::LogReader;
 use storage::sequencer::{Envelope, ExecuteError, Handle};
 use storage::state::StateReader;
 
+use crate::anchors::board::Board;
 use crate::auth::credential::{Credential, SecretHasher};
 use crate::guesses::Guesses;
 use crate::problem::{ApiError, Code};
@@ -39,6 +40,8 @@ pub struct App {
     pub log: LogReader,
     /// Checkpoints, and the tree behind them.
     pub evidence: Evidence,
+    /// How anchors are, and what witnesses have cosigned.
+    pub anchors: Arc<Board>,
     /// Subjects and their keys.
     pub keys: Arc<KeyStore>,
     /// The log's origin line.
@@ -74,6 +77,7 @@ impl App {
             state: store.state.clone(),
             log: store.log.clone(),
             evidence,
+            anchors: Arc::default(),
             keys: Arc::clone(&store.keys),
             origin: store.origin.clone(),
             hasher: SecretHasher::new(*store.keys.secret(SecretName::ApiKeys)?.expose()),
@@ -84,6 +88,12 @@ impl App {
             clock,
             entropy,
         })
+    }
+
+    /// With these anchors; without, it has none.
+    #[must_use]
+    pub fn with_anchors(self, anchors: Arc<Board>) -> Self {
+        Self { anchors, ..self }
     }
 
     /// Typed access to state.

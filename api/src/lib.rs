@@ -6,6 +6,7 @@
 //!
 //! Start reading at [`service`], then [`handlers`]. `src/main.rs` calls [`cli::run`].
 
+pub mod anchors;
 pub mod app;
 pub mod auth;
 pub mod call;

@@ -31,7 +31,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         operations::create, operations::operation, operations::cancel,
         device_activation::start, device_activation::finish,
         device_authentication::start, device_authentication::finish,
-        audit::checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
+        audit::checkpoint, audit::cosigned_checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
         audit::operation_receipt,
     ),
     components(schemas(Problem<'static>, FieldError, Code)),

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use storage::open::{OpenError, OpenReport, Options, Store};
 use storage::sequencer::{ExecuteError, Stopped};
 use tokio::task::JoinHandle;
 
+use crate::anchors::{self, Anchors};
 use crate::app::{App, Slot};
 use crate::auth::credential::Credential;
 use crate::auth::first_key;
@@ -33,6 +35,8 @@ const BODY_S_MAX: u64 = 10;
 const GUARD_FILE: &str = "guard";
 /// How often a checkpoint is signed while events arrive, in milliseconds.
 const CHECKPOINT_EVERY_MS: u64 = 1_000;
+/// Longest wait at a stop for anchors to take the last checkpoint.
+const ANCHORED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,14 @@ pub enum StartError {
         folder: String,
         /// Why not.
         source: NotaryError,
+    },
+    /// An anchor contradicts the log, or cannot be used.
+    #[error("the log in {folder} is not vouched for")]
+    Anchors {
+        /// The store's folder.
+        folder: String,
+        /// Why not.
+        source: anchors::StartError,
     },
     /// A secret of the server cannot be read.
     #[error(transparent)]
@@ -102,15 +114,18 @@ pub type HandOver = Box<dyn FnOnce(&Credential) -> io::Result<()>>;
 /// A server that runs.
 pub struct Service {
     running: Running,
-    opened: Opened,
+    store: Store<Keytrail>,
+    notary: Notary,
     app: Arc<App>,
     windows: JoinHandle<()>,
+    anchoring: JoinHandle<()>,
 }
 
-/// The store and who signs for it.
+/// The store, who signs for it, and who holds what is signed.
 struct Opened {
     store: Store<Keytrail>,
     notary: Notary,
+    anchors: Anchors,
 }
 
 impl Service {
@@ -150,10 +165,13 @@ impl Service {
         let running = server::start(settings, edge.clone(), routes)?;
         match Self::open(settings, options(settings, ports, disk), ports, hand_over).await {
             Ok((opened, app)) => {
+                let Opened { store, notary, anchors } = opened;
+                let evidence = notary.evidence().clone();
+                let anchoring = actix_web::rt::spawn(anchors::follow(anchors, evidence));
                 slot.fill(Arc::clone(&app));
                 edge.enter(Phase::Ready);
                 let windows = actix_web::rt::spawn(write_refusals(Arc::clone(&app)));
-                Ok(Self { running, opened, app, windows })
+                Ok(Self { running, store, notary, app, windows, anchoring })
             }
             Err(error) => {
                 // What kept the store closed is what the operator must see.
@@ -170,11 +188,13 @@ impl Service {
         hand_over: HandOver,
     ) -> Result<(Opened, Arc<App>), StartError> {
         let settings = settings.clone();
-        let opened = web::block(move || open_blocking(&settings, options)).await;
+        let of_anchors = Arc::clone(&ports.clock);
+        let opened = web::block(move || open_blocking(&settings, options, of_anchors)).await;
         let opened = opened.map_err(|_| StartError::Gone)??;
         let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
         let evidence = opened.notary.evidence().clone();
-        let app = Arc::new(App::new(&opened.store, evidence, clock, entropy)?);
+        let app = App::new(&opened.store, evidence, clock, entropy)?;
+        let app = Arc::new(app.with_anchors(Arc::clone(opened.anchors.board())));
         if app.is_new() {
             let key = first_key::generate(&*ports.clock, &*ports.entropy);
             hand_over(&key).map_err(StartError::FirstKey)?;
@@ -227,19 +247,31 @@ impl Service {
         self.running.stop().await?;
         self.windows.abort();
         write_window(&self.app).await;
-        let Opened { store, notary } = self.opened;
-        tokio::task::spawn_blocking(move || -> Result<(), StopError> {
+        let (store, notary) = (self.store, self.notary);
+        let stopped = tokio::task::spawn_blocking(move || -> Result<(), StopError> {
             notary.stop()?;
             Ok(store.close()?)
         })
-        .await?
+        .await?;
+        // The notary has signed the last checkpoint; now it leaves the machine.
+        if tokio::time::timeout(ANCHORED_WITHIN, self.anchoring).await.is_err() {
+            tracing::warn!("the last checkpoint has not reached every anchor");
+        }
+        stopped
     }
 }
 
-/// Opens the store, after a look at the guard file, and starts its notary.
-fn open_blocking(settings: &Settings, mut options: Options) -> Result<Opened, StartError> {
+/// Opens the store, after a look at the guard file and a question to each
+/// anchor, and starts its notary. Nobody is served before the anchors have
+/// confirmed what the notary signs.
+fn open_blocking(
+    settings: &Settings,
+    mut options: Options,
+    clock: Arc<dyn Clock>,
+) -> Result<Opened, StartError> {
     let folder = || settings.data.display().to_string();
     let unvouched = |source| StartError::Notary { folder: folder(), source };
+    let contradicted = |source| StartError::Anchors { folder: folder(), source };
     let notary = notary::Options {
         guard: settings.guard.clone().unwrap_or_else(|| settings.data.join(GUARD_FILE)),
         disk: Arc::clone(&options.disk),
@@ -248,20 +280,34 @@ fn open_blocking(settings: &Settings, mut options: Options) -> Result<Opened, St
     };
     let guard = Guard::read(&*notary.disk, &notary.guard).map_err(unvouched)?;
     options.known_heads.extend(guard.as_ref().map(Guard::known_head));
+    let disk = Arc::clone(&options.disk);
+    let mut anchors = Anchors::new(settings, clock, disk).map_err(contradicted)?;
+    let (heads, held) = anchors.ask(&settings.data, guard.as_ref()).map_err(contradicted)?;
+    options.known_heads.extend(heads);
     let store = Store::<Keytrail>::open(&settings.data, options)
         .map_err(|source| StartError::Open { folder: folder(), source })?;
     tell(&store.report);
+    warn_without_guard(&store, guard.as_ref(), &notary.guard);
+    let (log, keys, origin) = (store.log.clone(), &store.keys, &store.origin);
+    let notary = Notary::start_against(&settings.data, log, keys, origin, guard, &held, notary)
+        .map_err(unvouched)?;
+    if store.log.head().size > 0 {
+        // Without space nothing more is signed; what was signed can be confirmed.
+        let _ = notary.sign_now();
+        anchors.confirm(notary.evidence()).map_err(contradicted)?;
+    }
+    Ok(Opened { store, notary, anchors })
+}
+
+fn warn_without_guard(store: &Store<Keytrail>, guard: Option<&Guard>, path: &Path) {
     if guard.is_none() && store.log.head().size > 0 {
-        let path = notary.guard.display().to_string();
+        let path = path.display().to_string();
         tracing::warn!(
             path,
             "there is no guard file: an older copy of the whole folder could not be told from the \
              newest one"
         );
     }
-    let log = store.log.clone();
-    let notary = Notary::start(&settings.data, log, &store.keys, &store.origin, guard, notary);
-    Ok(Opened { notary: notary.map_err(unvouched)?, store })
 }
 
 fn edge(settings: &Settings, ports: &Ports) -> Data<Edge> {

@@ -147,7 +147,7 @@ pub enum OpenError {
     #[error("the log is damaged and cannot be repaired from the second copy: {}; put back the named files from a copy of the folder log/, then start again", list(.0))]
     Damaged(Vec<Finding>),
     /// The log ends before a head that was durable.
-    #[error("the log ends at record {size}, but {} knows {} records; put back the newest copy of the folder log/, then start again", known.source, known.size)]
+    #[error("rollback: the log ends at record {size}, but {} knows {} records; put back the newest copy of the folder log/, then start again", known.source, known.size)]
     Lost {
         /// Number of records found.
         size: u64,
@@ -155,7 +155,7 @@ pub enum OpenError {
         known: KnownHead,
     },
     /// The log has another history than a head that was durable.
-    #[error("the log is not the one that {} knows: they differ at or before record {}; put back the folder log/ that belongs here", known.source, known.size)]
+    #[error("rollback: the log is not the one that {} knows: they differ at or before record {}; put back the folder log/ that belongs here", known.source, known.size)]
     Diverged {
         /// What was durable once.
         known: KnownHead,

@@ -194,6 +194,21 @@ fn every_flipped_bit_of_the_checkpoint_beside_the_log_is_found() {
 }
 
 #[test]
+fn a_checkpoint_taken_away_is_missed_by_whoever_brought_the_key() {
+    let evidence = Evidence::of_a_day();
+    let copied = tempfile::tempdir().unwrap();
+    copy(&evidence.path().join("log"), &copied.path().join("log"));
+    fs::remove_file(copied.path().join("log").join(CHECKPOINT_FILE)).unwrap();
+    let key = Some(evidence.key.clone());
+    let options = Options { key, through: Level::Checkpoints, ..Options::default() };
+    let report = verify(copied.path(), &options).unwrap();
+    assert_eq!(outcome(&report, Level::Checkpoints), Outcome::Fails, "{report}");
+    assert!(!report.holds);
+    let report = verify(copied.path(), &Options { since: evidence.kept(), ..options }).unwrap();
+    assert!(report.holds, "the ones that were kept are enough: {report}");
+}
+
+#[test]
 fn cosignatures_count_by_the_policy_and_only_on_checkpoints_that_hold() {
     let evidence = Evidence::of_a_day();
     let witness =

@@ -138,28 +138,8 @@ impl Client {
     /// [`ClientError::Authority`].
     pub fn new(server: &str, ca: Option<&Path>) -> Result<Self, ClientError> {
         let server = server.trim_end_matches('/');
-        let authorities = match (scheme(server), ca) {
-            (None, _) => return Err(ClientError::Address(server.to_owned())),
-            (Some(Scheme::Plain), _) => Vec::new(),
-            (Some(Scheme::Tls), None) => return Err(ClientError::NoAuthority),
-            (Some(Scheme::Tls), Some(file)) => authorities(file)?,
-        };
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
-            .root_certs(RootCerts::new_with_certs(&authorities))
-            .build();
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .timeout_connect(Some(CONNECT))
-            .timeout_global(Some(WHOLE))
-            .user_agent(concat!("keytrail-device/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .build()
-            .new_agent();
+        let product = concat!("keytrail-device/", env!("CARGO_PKG_VERSION"));
+        let agent = agent(server, ca, product, WHOLE)?;
         Ok(Self { server: server.to_owned(), agent })
     }
 
@@ -333,9 +313,50 @@ fn json<B: Serialize>(body: &B) -> Zeroizing<Vec<u8>> {
     text
 }
 
+/// What makes calls to `server`, a URL, as `product`: HTTPS only to who shows a
+/// certificate by the authorities in the PEM file `ca`, no proxy, no redirection,
+/// an answer within `whole` or none.
+///
+/// # Errors
+///
+/// [`ClientError::Address`], [`ClientError::NoAuthority`], [`ClientError::Authority`].
+pub(crate) fn agent(
+    server: &str,
+    ca: Option<&Path>,
+    product: &str,
+    whole: Duration,
+) -> Result<Agent, ClientError> {
+    let authorities = match (scheme(server), ca) {
+        (None, _) => return Err(ClientError::Address(server.to_owned())),
+        (Some(Scheme::Plain), _) => Vec::new(),
+        (Some(Scheme::Tls), None) => return Err(ClientError::NoAuthority),
+        (Some(Scheme::Tls), Some(file)) => authorities(file)?,
+    };
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
+        .root_certs(RootCerts::new_with_certs(&authorities))
+        .build();
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .timeout_connect(Some(CONNECT))
+        .timeout_global(Some(whole))
+        .user_agent(product)
+        .tls_config(tls);
+    Ok(config.build().new_agent())
+}
+
 enum Scheme {
     Plain,
     Tls,
+}
+
+/// Whether `server` is a URL that can be called, and if so whether by HTTPS.
+pub(crate) fn is_https(server: &str) -> Option<bool> {
+    scheme(server).map(|scheme| matches!(scheme, Scheme::Tls))
 }
 
 /// The scheme of a URL that is a server's: with a host, and neither user nor query.

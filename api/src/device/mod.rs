@@ -30,6 +30,7 @@ pub use authentication::{
     Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start,
 };
 pub use client::{Client, ClientError, Refusal};
+pub(crate) use client::{agent, is_https};
 pub use file::{StateError, load, save_new, save_over};
 pub use misbehaviour::{HardwareFault, Misbehaviour, Repetition, SoftwareFault};
 pub use phone::{NoHardwareKey, Phone};

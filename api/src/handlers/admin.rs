@@ -11,6 +11,8 @@ use engine::machine::{Machine, random};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use crate::anchors::AnchorError;
+use crate::anchors::board::{Kind, State};
 use crate::auth::credential::{Credential, Secret};
 use crate::auth::roles::Administrator;
 use crate::call::{Call, Outcome};
@@ -251,6 +253,7 @@ pub async fn status(call: Call, _caller: Administrator) -> Result<HttpResponse, 
         signatures_checked: call.signatures_checked(),
         commands_refused: counters.refused,
         commands_failed: counters.internal,
+        anchors: call.anchors.anchors().iter().map(anchor_view).collect(),
     }))
 }
 
@@ -305,6 +308,21 @@ fn page<T>(
 /// Properties as they stand in a command: each value as canonical JSON.
 fn set(properties: &Properties) -> Vec<SetProperty> {
     properties.0.iter().map(|(name, value)| (name.clone(), value.to_string())).collect()
+}
+
+fn anchor_view(anchor: &State) -> wire::AnchorStatus {
+    wire::AnchorStatus {
+        kind: match anchor.kind {
+            Kind::Directory => wire::AnchorKind::Directory,
+            Kind::Url => wire::AnchorKind::Url,
+            Kind::Witness => wire::AnchorKind::Witness,
+        },
+        name: anchor.name.clone(),
+        size: anchor.taken.map(|(size, _)| size),
+        taken_at: anchor.taken.map(|(_, at)| Moment(at)),
+        error: anchor.error.as_ref().map(ToString::to_string),
+        contradicts: anchor.error.as_ref().is_some_and(AnchorError::is_alarm),
+    }
 }
 
 fn api_key_view(id: Id, key: &entries::ApiKey) -> wire::ApiKey {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
-use actix_web::web::{Path, Query};
+use actix_web::web::{self, Path, Query};
 use engine::events::{Event, REGISTRY};
 use engine::ids::{Id, Micros, Position};
 use engine::machine::Record;
@@ -46,6 +46,20 @@ const WAIT_S_MAX: u64 = 30;
 pub async fn checkpoint(call: Call, _caller: Auditor) -> Result<HttpResponse, ApiError> {
     let latest = call.evidence.latest().ok_or(Code::NotYetSigned)?;
     Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(latest.note.to_string()))
+}
+
+/// Returns the latest checkpoint that witnesses have cosigned.
+///
+/// As the latest checkpoint, with a line for each witness that has answered
+/// (C2SP tlog-cosignature). It is some seconds older. Where no witness is
+/// configured, or none has answered since the start, there is none.
+#[utoipa::path(
+    get, path = "/audit/v1/checkpoint/cosigned", tag = "audit", operation_id = "cosigned_checkpoint",
+    responses((status = 200, description = "The checkpoint.", body = String, content_type = "text/plain")),
+)]
+pub async fn cosigned_checkpoint(call: Call, _caller: Auditor) -> Result<HttpResponse, ApiError> {
+    let cosigned = call.anchors.latest_cosigned().ok_or(Code::NotYetSigned)?;
+    Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(cosigned.note.to_string()))
 }
 
 /// Returns the public half of the key that signs checkpoints.
@@ -108,7 +122,9 @@ pub async fn receipt(
         Ok(position) => position,
         Err(_) => {
             let id: Id = event.parse().map_err(|_| Code::NotFound)?;
-            position_of(&call.log, id)?.ok_or(Code::NotFound)?.0
+            let log = call.log.clone();
+            let found = aside(move || position_of(&log, id)).await?;
+            found.ok_or(Code::NotFound)?.0
         }
     };
     receipt_of(&call, position)
@@ -195,22 +211,42 @@ pub async fn events(
     }
     let from = query.from.unwrap_or(0);
     await_event(&call, from, wait_s).await;
-    let mut page = Events { items: Vec::new(), next: from, end: call.log.head().size };
+    let (log, query) = (call.log.clone(), query.into_inner());
+    let page = aside(move || page_of(&log, &query, from, limit)).await?;
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// Events from `from` on, at most `limit`.
+fn page_of(
+    log: &LogReader,
+    query: &EventsQuery,
+    from: u64,
+    limit: usize,
+) -> Result<Events, ApiError> {
+    let mut page = Events { items: Vec::new(), next: from, end: log.head().size };
     let mut read = 0;
     while page.items.len() < limit && read < READ_MAX && page.next < page.end {
-        let records = call.log.read(Position(page.next), STEP).map_err(unreadable)?;
+        let records = log.read(Position(page.next), STEP).map_err(unreadable)?;
         read += records.len();
         for record in records {
             if page.items.len() == limit {
                 break;
             }
             page.next = record.position.0 + 1;
-            if wanted(&record, &query) {
+            if wanted(&record, query) {
                 page.items.push(shown(&record));
             }
         }
     }
-    Ok(HttpResponse::Ok().json(page))
+    Ok(page)
+}
+
+/// Reads many records on a thread for such work: log-ins are served meanwhile.
+async fn aside<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = web::block(read).await;
+    done.map_err(|error| ApiError::new(Code::Internal).cause(error))?
 }
 
 /// Waits until the log reaches beyond `from`, at most so long.
@@ -273,8 +309,15 @@ fn receipt_of(call: &Call, position: u64) -> Result<HttpResponse, ApiError> {
         return Err(Code::NotFound.into());
     }
     let not_yet = || ApiError::new(Code::NotYetSigned).retry_after_s(1);
-    let latest = call.evidence.latest().ok_or_else(not_yet)?;
-    let size = latest.checkpoint.size;
+    // A cosigned checkpoint is a little older, and worth more.
+    let cosigned = call.anchors.latest_cosigned();
+    let (size, note) = match cosigned.filter(|cosigned| position < cosigned.checkpoint.size) {
+        Some(cosigned) => (cosigned.checkpoint.size, cosigned.note.clone()),
+        None => {
+            let latest = call.evidence.latest().ok_or_else(not_yet)?;
+            (latest.checkpoint.size, latest.note.clone())
+        }
+    };
     if position >= size {
         return Err(not_yet());
     }
@@ -283,7 +326,6 @@ fn receipt_of(call: &Call, position: u64) -> Result<HttpResponse, ApiError> {
         .evidence
         .inclusion_proof(position, size)
         .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
-    let note = latest.note.clone();
     let mut receipt = Receipt { record: Some(record), index: position, proof, note };
     // Damage of the tree's files must not leave the house as evidence.
     let checked = receipt.check(call.evidence.verifier(), None);

@@ -27,6 +27,7 @@ pub fn configure(config: &mut ServiceConfig) {
 fn audit(config: &mut ServiceConfig) {
     config
         .service(web::resource("/audit/v1/checkpoint").get(audit::checkpoint))
+        .service(web::resource("/audit/v1/checkpoint/cosigned").get(audit::cosigned_checkpoint))
         .service(web::resource("/audit/v1/checkpoint-key").get(audit::checkpoint_key))
         .service(web::resource("/audit/v1/tile/{tile:.*}").get(audit::tile))
         .service(web::resource("/audit/v1/receipt/{event}").get(audit::receipt))

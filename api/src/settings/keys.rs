@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-use super::{LogFormat, Settings};
+use super::{LogFormat, Settings, WitnessAt};
+use crate::device::is_https;
 
 /// How a value is written in TOML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +168,69 @@ pub const KEYS: &[Key] = &[
         show: |settings| settings.guard.as_ref().map(|path| path.display().to_string()),
     },
     Key {
+        name: "anchor_dir",
+        kind: Kind::Text,
+        example: "/mnt/worm/keytrail",
+        help: "Folder that gets each checkpoint as a new file, best on storage that is written \
+               once; asked at the start for the newest",
+        set: |settings, text| path(text).map(|path| settings.anchor_dir = Some(path)),
+        show: |settings| settings.anchor_dir.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "anchor_url",
+        kind: Kind::Text,
+        example: "http://siem.bank.example/keytrail",
+        help: "URL that each checkpoint is posted to",
+        set: |settings, text| url(text).map(|url| settings.anchor_url = Some(url)),
+        show: |settings| settings.anchor_url.clone(),
+    },
+    Key {
+        name: "anchor_token_file",
+        kind: Kind::Text,
+        example: "/etc/keytrail/siem-token",
+        help: "File with the bearer token for anchor_url",
+        set: |settings, text| path(text).map(|path| settings.anchor_token_file = Some(path)),
+        show: |settings| settings.anchor_token_file.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "witness",
+        kind: Kind::Text,
+        example: "audit.bank.example/w1+ab0a9e22+BJ5V+aFB26vO5sMjZCEevuJenOLpltYlYF67nupI7FYh \
+                  http://audit.bank.example:8081",
+        help: "Witnesses that cosign each checkpoint: verifier key, blank, URL; several with \
+               commas between them",
+        set: |settings, text| witnesses(text).map(|all| settings.witness = all),
+        show: |settings| {
+            let all: Vec<_> = settings.witness.iter().map(ToString::to_string).collect();
+            (!all.is_empty()).then(|| all.join(", "))
+        },
+    },
+    Key {
+        name: "anchor_ca",
+        kind: Kind::Text,
+        example: "/etc/keytrail/anchor-ca.pem",
+        help: "PEM file with the authorities to trust for anchor_url and witness behind https; no \
+               others are trusted",
+        set: |settings, text| path(text).map(|path| settings.anchor_ca = Some(path)),
+        show: |settings| settings.anchor_ca.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "anchor_every_s",
+        kind: Kind::Number,
+        example: "10",
+        help: "Shortest time between two checkpoints for an anchor, in seconds",
+        set: |settings, text| number(text, 1..=3_600).map(|s| settings.anchor_every_s = s),
+        show: |settings| Some(settings.anchor_every_s.to_string()),
+    },
+    Key {
+        name: "require_anchors",
+        kind: Kind::Switch,
+        example: "true",
+        help: "Do not start unless every anchor answers",
+        set: |settings, text| read(text, "true or false").map(|on| settings.require_anchors = on),
+        show: |settings| Some(settings.require_anchors.to_string()),
+    },
+    Key {
         name: "cache_mib",
         kind: Kind::Number,
         example: "128",
@@ -220,6 +284,16 @@ fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.into()) }
 }
 
+fn url(text: &str) -> Result<String, String> {
+    let wanted = "must be a URL without user and query, such as http://siem.bank.example/keytrail";
+    is_https(text).map(|_| text.to_owned()).ok_or_else(|| format!("{wanted}, not {text:?}"))
+}
+
+fn witnesses(text: &str) -> Result<Vec<WitnessAt>, String> {
+    let wanted = "the verifier key of a witness, a blank and its URL; several with commas between";
+    text.split(',').map(|one| read(one, wanted)).collect()
+}
+
 /// A name as checkpoints take it: no blanks, no plus sign (C2SP signed-note).
 fn origin(text: &str) -> Result<String, String> {
     let fits = (1..=128).contains(&text.len())
@@ -254,7 +328,8 @@ mod tests {
             // Alone, TLS files and a shown path need no partner to be read as TOML.
             let line = key.line(&shown);
             let complaints = assemble(&line, None, &Flags::default()).err().unwrap_or_default();
-            assert!(complaints.iter().all(|c| c.message.contains("TLS needs both")), "{line}");
+            let needs = |words: &str| complaints.iter().all(|c| c.message.contains(words));
+            assert!(needs("TLS needs both") || needs("anchor_url is not"), "{line}");
         }
     }
 

@@ -15,6 +15,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use storage::note::VerifierKey;
+
+use crate::device::is_https;
 
 pub use flags::Flags;
 
@@ -54,6 +59,20 @@ pub struct Settings {
     pub origin: Option<String>,
     /// The guard file; none for one in the data folder.
     pub guard: Option<PathBuf>,
+    /// Folder that gets each checkpoint as a file.
+    pub anchor_dir: Option<PathBuf>,
+    /// Where each checkpoint is posted to.
+    pub anchor_url: Option<String>,
+    /// File with the bearer token for it.
+    pub anchor_token_file: Option<PathBuf>,
+    /// Witnesses that cosign checkpoints.
+    pub witness: Vec<WitnessAt>,
+    /// PEM file with the authorities to trust for anchors behind HTTPS.
+    pub anchor_ca: Option<PathBuf>,
+    /// Shortest time between two checkpoints for an anchor, in seconds.
+    pub anchor_every_s: u64,
+    /// Whether a start without an answer of every anchor is refused.
+    pub require_anchors: bool,
     /// Memory for the caches of the store, in mebibytes.
     pub cache_mib: u64,
     /// Size of a journal segment, in mebibytes.
@@ -79,6 +98,13 @@ impl Default for Settings {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             origin: None,
             guard: None,
+            anchor_dir: None,
+            anchor_url: None,
+            anchor_token_file: None,
+            witness: Vec::new(),
+            anchor_ca: None,
+            anchor_every_s: 10,
+            require_anchors: false,
             cache_mib: 128,
             segment_mib: 64,
             queue_length: 4_096,
@@ -87,6 +113,39 @@ impl Default for Settings {
         }
     }
 }
+
+/// A witness: its key and its submission prefix. As text the two with a blank
+/// between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessAt {
+    /// The public half of its key.
+    pub key: VerifierKey,
+    /// Its URL, to which `/add-checkpoint` is appended.
+    pub url: String,
+}
+
+impl fmt::Display for WitnessAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.url)
+    }
+}
+
+impl FromStr for WitnessAt {
+    type Err = NotAWitness;
+
+    fn from_str(text: &str) -> Result<Self, NotAWitness> {
+        let (key, url) = text.trim().split_once(' ').ok_or(NotAWitness)?;
+        let key: VerifierKey = key.parse().map_err(|_| NotAWitness)?;
+        let url = url.trim();
+        let sound = key.is_witness() && is_https(url).is_some();
+        if sound { Ok(Self { key, url: url.to_owned() }) } else { Err(NotAWitness) }
+    }
+}
+
+/// Text that names no witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the verifier key and the URL of a witness, with a blank between them")]
+pub struct NotAWitness;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,6 +258,16 @@ fn disagreements(loaded: &Loaded) -> Vec<Complaint> {
         };
         vec![Complaint { key: Some(key.to_owned()), line, message }]
     };
+    if let Some((key, url)) = https_anchor(settings)
+        && settings.anchor_ca.is_none()
+    {
+        let why = format!("{url} is https, so anchor_ca must name the authorities to trust");
+        return complain(key, why);
+    }
+    if settings.anchor_token_file.is_some() && settings.anchor_url.is_none() {
+        let why = "anchor_token_file is set but anchor_url is not; it is for that";
+        return complain("anchor_token_file", why.to_owned());
+    }
     match (&settings.tls_cert, &settings.tls_key) {
         (Some(_), None) => {
             complain("tls_cert", "tls_cert is set but tls_key is not; TLS needs both".into())
@@ -219,6 +288,13 @@ fn disagreements(loaded: &Loaded) -> Vec<Complaint> {
         }
         (Some(_), Some(_)) | (None, None) => Vec::new(),
     }
+}
+
+/// An anchor behind HTTPS, and the setting that names it.
+fn https_anchor(settings: &Settings) -> Option<(&'static str, &str)> {
+    let url = settings.anchor_url.iter().map(|url| ("anchor_url", url.as_str()));
+    let witnesses = settings.witness.iter().map(|at| ("witness", at.url.as_str()));
+    url.chain(witnesses).find(|(_, url)| is_https(url) == Some(true))
 }
 
 #[cfg(test)]
@@ -272,6 +348,34 @@ mod tests {
         let flags = Flags::of([("tls_key", "k.pem")]);
         let complaint = &assemble("", None, &flags).unwrap_err()[0];
         assert_eq!(complaint.to_string(), "tls_key is set but tls_cert is not; TLS needs both");
+    }
+
+    #[test]
+    fn an_anchor_behind_https_needs_authorities_and_a_token_needs_an_anchor() {
+        assert_eq!(
+            complaints("anchor_url = \"https://siem.example/in\""),
+            ["line 1: https://siem.example/in is https, so anchor_ca must name the authorities \
+              to trust"]
+        );
+        assert_eq!(complaints("anchor_token_file = \"t\"").len(), 1);
+        let with = "anchor_url = \"https://siem.example/in\"\nanchor_ca = \"ca.pem\"";
+        assemble(with, None, &Flags::default()).unwrap();
+        assemble("anchor_url = \"http://siem.example\"", None, &Flags::default()).unwrap();
+    }
+
+    #[test]
+    fn several_witnesses_are_set_with_commas_and_what_is_none_is_refused() {
+        let one = keys::find("witness").unwrap().example;
+        let set = |text: &str| {
+            let mut settings = Settings::default();
+            (keys::find("witness").unwrap().set)(&mut settings, text).map(|()| settings.witness)
+        };
+        let two = set(&format!("{one},  {one}")).unwrap();
+        assert_eq!(two[0], two[1]);
+        let (key, url) = one.split_once(' ').unwrap();
+        for bad in ["", ",", key, url, &format!("{key} ftp://w"), &format!("{one},")] {
+            assert!(set(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

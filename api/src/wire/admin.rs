@@ -183,4 +183,41 @@ pub struct Status {
     pub commands_refused: u64,
     /// Commands that failed inside the server since the start of the process.
     pub commands_failed: u64,
+    /// Places outside the machine that get the checkpoints.
+    pub anchors: Vec<AnchorStatus>,
+}
+
+/// What an anchor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AnchorKind {
+    /// A folder.
+    Directory,
+    /// An HTTP endpoint.
+    Url,
+    /// A witness, which cosigns.
+    Witness,
+}
+
+/// How an anchor is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AnchorStatus {
+    /// What it is.
+    pub kind: AnchorKind,
+    /// Its folder, its host, or the name of its key.
+    pub name: String,
+    /// Records that the last checkpoint it took covers; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub size: Option<u64>,
+    /// When it took that checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub taken_at: Option<Moment>,
+    /// Why it did not take the last one it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub error: Option<String>,
+    /// Whether it contradicts the log: a rollback, or two histories.
+    pub contradicts: bool,
 }

@@ -24,6 +24,8 @@ const FILE_MAX: u64 = 64 * 1024;
 const OTHER_HISTORY: &str =
     "the log is not the one that was signed: records were changed, removed, added or reordered";
 const SHORTER: &str = "records that were signed are no longer in the log: its end was cut off";
+const UNSIGNED: &str =
+    "nothing shows that this is the log: its checkpoint was taken away, or never made";
 const NOT_SIGNED: &str = "it proves nothing: anybody could have written it";
 
 /// A checkpoint that an auditor kept, by the name of where it was kept.
@@ -115,6 +117,8 @@ pub(super) struct Checkpoints {
     /// The checkpoint beside the log first, if there is one.
     pins: Vec<Pin>,
     key: Option<VerifierKey>,
+    /// The key is one that the auditor brought along.
+    brought: bool,
     remarks: Vec<String>,
     strange: Vec<(&'static str, String)>,
     policy: Option<WitnessPolicy>,
@@ -134,6 +138,7 @@ impl Checkpoints {
             roots: Roots::default(),
             pins: Vec::new(),
             key: key.cloned(),
+            brought: key.is_some(),
             remarks: Vec::new(),
             strange: Vec::new(),
             policy: policy.cloned(),
@@ -210,6 +215,11 @@ impl Checkpoints {
             (_, false) => Outcome::Holds,
         };
         let of_kind = |kept| self.pins.iter().filter(|pin| pin.kept == kept).count();
+        if self.brought && self.pins.is_empty() && self.roots.size() > 0 {
+            let place = Place { file: Some(format!("log/{CHECKPOINT_FILE}")), ..Place::default() };
+            let what = "a key was given, and there is no checkpoint to check with it";
+            beside.fail(place, what, UNSIGNED);
+        }
         if of_kind(false) == 0 && self.strange.is_empty() {
             beside.remarks = vec!["there is no checkpoint beside this log".into()];
         }

@@ -96,6 +96,24 @@ pub enum NotaryError {
         /// The checkpoint's size.
         size: u64,
     },
+    /// A checkpoint kept elsewhere is of another history.
+    #[error(
+        "rollback: {holder} holds a checkpoint of size {size} of another history of this log; put back the newest copy of the folder log/"
+    )]
+    OtherHistory {
+        /// Who holds it.
+        holder: String,
+        /// The checkpoint's size.
+        size: u64,
+    },
+    /// A checkpoint kept elsewhere is not of this log, or not signed by its key.
+    #[error(
+        "{holder} holds a checkpoint that this log has not signed: put back the log and the keys that it is of, or keep the checkpoints of each log in a place of their own"
+    )]
+    Foreign {
+        /// Who holds it.
+        holder: String,
+    },
     /// A hash of the tree is not there.
     #[error(transparent)]
     Missing(#[from] Missing),
@@ -161,6 +179,15 @@ impl Guard {
     fn text(&self) -> String {
         format!("chain {}\n{}", blake3::Hash::from_bytes(self.chain).to_hex(), self.note)
     }
+}
+
+/// A checkpoint that was published once and kept elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Who holds it, for messages: "the folder /worm".
+    pub holder: String,
+    /// The checkpoint.
+    pub note: Note,
 }
 
 /// What the notary has signed last, and the tree behind it. Cheap to clone.
@@ -259,6 +286,24 @@ impl Notary {
         guard: Option<Guard>,
         options: Options,
     ) -> Result<Self, NotaryError> {
+        Self::start_against(dir, log, keys, origin, guard, &[], options)
+    }
+
+    /// As [`Notary::start`], after holding the log against checkpoints that are
+    /// kept elsewhere: nothing is signed if it contradicts one of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Notary::start`]; [`NotaryError::OtherHistory`], [`NotaryError::Foreign`].
+    pub fn start_against(
+        dir: &Path,
+        log: LogReader,
+        keys: &KeyStore,
+        origin: &str,
+        guard: Option<Guard>,
+        held: &[Held],
+        options: Options,
+    ) -> Result<Self, NotaryError> {
         let secret = keys.secret(SecretName::Checkpoints)?;
         let signer = LogSigner::of_secret(origin, secret.expose())?;
         let guard = guard.map(|guard| known(guard, origin, &signer, &options)).transpose()?;
@@ -267,7 +312,10 @@ impl Notary {
         let files = TileFiles::open(&*disk, &tree_dir)
             .map_err(|source| NotaryError::Io { path: tree_dir, source })?;
         let verifier = Arc::new(signer.verifier().clone());
-        let tree = resumed(&files, &log, guard.as_ref())?;
+        let mut tree = resumed(&files, &log, guard.as_ref())?;
+        for held in held {
+            agrees(&mut tree, &log, &signer, held)?;
+        }
         let (published, latest) = watch::channel(guard.map(Arc::new));
         let worker = Worker {
             log,
@@ -364,8 +412,33 @@ fn resumed(
     }
 }
 
+/// An error if the log does not continue a checkpoint that is kept elsewhere.
+fn agrees(
+    tree: &mut GrowingTree,
+    log: &LogReader,
+    signer: &LogSigner,
+    held: &Held,
+) -> Result<(), NotaryError> {
+    let checkpoint = Checkpoint::of_text(&held.note.text)?;
+    let ours = checkpoint.origin == signer.verifier().name
+        && matches!(signer.verifier().verify(&held.note), Ok(Some(_)));
+    if !ours {
+        return Err(NotaryError::Foreign { holder: held.holder.clone() });
+    }
+    let size = checkpoint.size;
+    if size <= log.head().size {
+        extend(tree, log, size)?;
+        if merkle::root(tree.files(), size)? == checkpoint.root {
+            return Ok(());
+        }
+    }
+    Err(NotaryError::OtherHistory { holder: held.holder.clone(), size })
+}
+
 /// Extends the tree to `size` records and writes it.
 fn extend(tree: &mut GrowingTree, log: &LogReader, size: u64) -> Result<(), NotaryError> {
+    // A full disk may have left some of it unwritten.
+    tree.write().map_err(of_tree)?;
     while tree.size() < size {
         let left = usize::try_from(size - tree.size()).unwrap_or(usize::MAX);
         for record in log.encoded(Position(tree.size()), left.min(STEP))? {

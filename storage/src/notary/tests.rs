@@ -4,7 +4,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::disk::RealDisk;
+use crate::disk::{MemoryDisk, RealDisk};
 use crate::journal::{self, Limits, Reserve};
 use crate::open::{OpenError, Store};
 use crate::toy::{Command, ORIGIN, Toy, World, stream};
@@ -224,4 +224,78 @@ fn a_guard_that_cannot_be_written_stops_the_process() {
     assert!(signed.notary.sign_now().is_err());
     assert_eq!(world.fatal_messages().len(), 1);
     assert_eq!(signed.notary.evidence().latest(), None, "nothing was published");
+}
+
+#[test]
+fn nothing_is_signed_against_a_checkpoint_that_is_held_elsewhere() {
+    let world = World::new();
+    let folder = world.dir.path().join("data");
+    let signed = try_open(&world, &folder).unwrap();
+    add(&world, &signed, 5);
+    signed.notary.sign_now().unwrap();
+    let held = Held {
+        holder: "the folder".into(),
+        note: signed.notary.evidence().latest().unwrap().note.clone(),
+    };
+    add(&world, &signed, 5);
+    signed.notary.stop().unwrap();
+    let signer = {
+        let secret = signed.store.keys.secret(SecretName::Checkpoints).unwrap();
+        LogSigner::of_secret(ORIGIN, secret.expose()).unwrap()
+    };
+    let of = |origin: &str, size, root, signer: &LogSigner| {
+        let checkpoint = Checkpoint { origin: origin.into(), size, root };
+        let mut note = Note::new(checkpoint.text()).unwrap();
+        note.signatures.push(signer.sign(&note.text));
+        Held { note, ..held.clone() }
+    };
+    let start = |held: Held| {
+        let mut options = options(&world);
+        options.guard = world.dir.path().join("no-guard");
+        let (log, keys) = (signed.store.log.clone(), &signed.store.keys);
+        Notary::start_against(&folder, log, keys, ORIGIN, None, &[held], options)
+    };
+    let root = root_of(&signed.store.log, 7);
+    let other = LogSigner::new(ORIGIN, &[3; 32]).unwrap();
+    let history = |held| matches!(start(held), Err(NotaryError::OtherHistory { .. }));
+    let foreign = |held| matches!(start(held), Err(NotaryError::Foreign { .. }));
+    assert!(history(of(ORIGIN, 6, root, &signer)), "another root");
+    assert!(history(of(ORIGIN, 1 << 40, root, &signer)), "more than there is");
+    assert!(foreign(of(ORIGIN, 7, root, &other)), "another key");
+    assert!(foreign(of("other", 7, root, &signer)), "another log");
+    let mut spoilt = held.clone();
+    spoilt.note.signatures[0].signature[8] ^= 1;
+    assert!(foreign(spoilt), "a wrong signature");
+    assert!(!world.dir.path().join("no-guard").exists(), "nothing was signed");
+    for good in [held.clone(), of(ORIGIN, 7, root, &signer)] {
+        start(good).unwrap().stop().unwrap();
+    }
+    signed.store.close().unwrap();
+}
+
+#[test]
+fn a_full_disk_lets_the_notary_wait_and_sign_once_there_is_space() {
+    let world = World::new();
+    let folder = world.dir.path().join("data");
+    let disk = MemoryDisk::default();
+    for dir in [folder.join("log"), folder.join("store").join("tree")] {
+        disk.put_dir(&dir);
+    }
+    let notary = Options { disk: Arc::new(disk.clone()), ..options(&world) };
+    let store = Store::<Toy>::open(&folder, world.options.clone()).unwrap();
+    let (log, origin) = (store.log.clone(), store.origin.clone());
+    let notary = Notary::start(&folder, log, &store.keys, &origin, None, notary).unwrap();
+    let signed = Signed { store, notary };
+    add(&world, &signed, 10);
+    disk.set_capacity(Some(disk.used()));
+    // The second one finds no new record, and a tree that was not written.
+    for _ in 0..2 {
+        assert!(signed.notary.sign_now().is_err());
+        assert_eq!(world.fatal_messages(), Vec::<String>::new());
+    }
+    disk.set_capacity(None);
+    signed.notary.sign_now().unwrap();
+    let checkpoint = signed.notary.evidence().latest().unwrap().checkpoint.clone();
+    assert_eq!(checkpoint.root, root_of(&signed.store.log, checkpoint.size));
+    close(signed);
 }

@@ -75,6 +75,7 @@ fn the_check_of_bodies_finds_what_is_missing_unknown_or_unlisted() {
     let sane = json!({
         "origin": "a", "records": 1, "read_only": false, "clock_suspended": false,
         "signatures_checked": 0, "commands_refused": 0, "commands_failed": 0,
+        "anchors": [{ "kind": "WITNESS", "name": "w", "contradicts": false }],
     });
     assert_eq!(contract::faults(&schema, &sane), Vec::<String>::new());
     let changed = |change: fn(&mut Value)| {
