@@ -19,7 +19,7 @@ const APPLICATIONS_MAX: usize = 10_000;
 /// Who tries what.
 #[derive(Debug, Clone, Copy)]
 pub struct Guesser {
-    /// Whose codes.
+    /// Whose codes; nil where there is no such application.
     pub application: Id,
     /// From where.
     pub source: Source,

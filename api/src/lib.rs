@@ -26,3 +26,4 @@ pub mod service;
 pub mod settings;
 pub mod tls;
 pub mod wire;
+pub mod witness;

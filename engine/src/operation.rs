@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A challenge is judged once, pass or fail. A wrong signature on a live
-//! challenge is always an event; it counts towards lockout when at least one
-//! registered key verified (a wrong PIN counts, noise does not).
+//! challenge is always an event; it counts towards lockout when the device
+//! itself signed beside it (a wrong PIN counts, noise does not).
 
 use crate::command::{CreateOperation, FinishAuthentication, Refusal, StartAuthentication};
 use crate::entries::{Application, Look, Operation, Registration};
@@ -25,7 +25,7 @@ use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
     AuthenticationFailure, CancelReason, LockReason, OperationState, RegistrationState,
 };
-use crate::registration::served;
+use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
 
@@ -58,6 +58,10 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperatio
     if !LIFETIME_S.contains(&lifetime_s) {
         let expected = "must be from 10 to 86400";
         return Err(Refusal::Invalid { field: "lifetime_s", expected });
+    }
+    if has_repeats(&want.methods) {
+        let expected = "must name each method once at most";
+        return Err(Refusal::Invalid { field: "methods", expected });
     }
     let offered = methods_for(&application, want.level, &want.methods);
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {
@@ -184,11 +188,9 @@ fn judge(
     };
     let failure =
         failure(registration, want, check, check.under(config.hw_key_validation_strategy));
-    // A wrong PIN shows up beside a key that verifies; noise has none. Where the
-    // lack of a key decides, nothing the user typed does, so nothing counts.
-    let any_key_verified =
-        want.verifications.iter().any(|checked| checked.verdict == Verdict::Valid);
-    let counted = any_key_verified
+    // A wrong PIN shows up beside a signature of the device; noise has none. Where
+    // the lack of a key decides, nothing the user typed does, so nothing counts.
+    let counted = device_signed(registration, want)
         && failure.is_some_and(|failure| failure != AuthenticationFailure::HwKeyRequired);
     let failures = if counted {
         registration.failures.saturating_add(1)
@@ -272,6 +274,17 @@ fn possession_proven(
         .software_key(Method::Device)
         .is_some_and(|key| proof(want, Role::Possession, key) == Some(Verdict::Valid));
     want.method == Method::Device || check == HardwareCheck::Valid || device_signed
+}
+
+/// Whether the hardware key or the DEVICE key verified, in whatever role.
+///
+/// The key of a PIN does not tell: if its signature alone made a failure count,
+/// whoever took the phone could try PINs without the device's signature, and the
+/// first one that counts would be the right one.
+fn device_signed(registration: &Registration, want: &FinishAuthentication) -> bool {
+    let device = registration.software_key(Method::Device);
+    let mut valid = want.verifications.iter().filter(|checked| checked.verdict == Verdict::Valid);
+    valid.any(|checked| registration.hardware.iter().chain(device).any(|key| *key == checked.key))
 }
 
 /// Whether success forgets earlier failures. One factor does not where there are

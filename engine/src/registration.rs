@@ -189,7 +189,8 @@ fn acceptable(application: &Application, keys: &KeySetV1) -> Result<(), Refusal>
     if has_repeats(&points) { invalid("must differ from each other") } else { Ok(()) }
 }
 
-fn has_repeats<T: PartialEq>(items: &[T]) -> bool {
+/// Whether an item stands there twice.
+pub(crate) fn has_repeats<T: PartialEq>(items: &[T]) -> bool {
     items.iter().enumerate().any(|(index, item)| items[..index].contains(item))
 }
 

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use storage::disk::RealDisk;
 use storage::journal::{self, JournalReader};
 use storage::lock::{LockError, ReadLock};
+use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
+
+use crate::one_line;
 
 /// Why a folder cannot be looked at, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,27 @@ impl Folder {
         Ok(items.any(|item| {
             item.is_ok_and(|item| item.file_name().to_string_lossy().starts_with("segment-"))
         }))
+    }
+
+    /// The files in `log/` that are no part of the log, in the order of their names.
+    pub(crate) fn strangers(&self) -> Result<Vec<String>, FolderError> {
+        let log = self.dir.join("log");
+        let mut found = Vec::new();
+        for item in std::fs::read_dir(&log).map_err(FolderError::reading(&log))? {
+            let item = item.map_err(FolderError::reading(&log))?;
+            let name = item.file_name().to_string_lossy().into_owned();
+            let segment = name.strip_prefix("segment-").and_then(|rest| rest.strip_suffix(".ktj"));
+            let known = ["origin", "reserve.tmp", CHECKPOINT_FILE, KEY_FILE];
+            let of_log = known.contains(&name.as_str())
+                || segment.is_some_and(|digits| {
+                    digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())
+                });
+            if !of_log {
+                found.push(one_line(&name));
+            }
+        }
+        found.sort();
+        Ok(found)
     }
 
     /// The folder of what is derived.

@@ -11,8 +11,8 @@ use storage::journal::{Finding, Placed};
 use storage::record;
 
 use crate::folder::{Folder, FolderError};
-use crate::rfc3339;
 use crate::summary::summary;
+use crate::{one_line, rfc3339};
 
 /// Which events are wanted; the default is all of them.
 #[derive(Debug, Clone)]
@@ -90,10 +90,11 @@ impl Row {
         Value::Object(row)
     }
 
-    /// What the event says, on one line.
+    /// What the event says, on one line fit for a terminal.
     #[must_use]
     pub fn summary(&self) -> String {
-        self.event.as_ref().map_or_else(ToString::to_string, summary)
+        let text = self.event.as_ref().map_or_else(ToString::to_string, summary);
+        one_line(&text)
     }
 }
 

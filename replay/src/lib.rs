@@ -3,24 +3,35 @@
 //! - [`verify()`](verify::verify) checks a data folder, or a copy of it, level by
 //!   level; it changes nothing and repairs nothing.
 //! - [`inspect()`](inspect::inspect) shows the events of a folder.
+//! - [`moment()`](moment::moment) shows what was known at a moment,
+//!   [`history()`](history::history) how a registration came to be what it is, and
+//!   [`what_if()`](what_if::what_if) how a past range would have gone under another
+//!   configuration.
+//! - [`export`] writes the log out for others.
 //! - [`rebuild()`](rebuild::rebuild) deletes what is derived from the log and
 //!   makes it again.
 //!
 //! This crate shares with the writer the decoder and the rules, and nothing
 //! else. The signatures are verified by another library than the server's.
 
+pub mod export;
 pub mod folder;
+pub mod history;
 pub mod inspect;
+pub mod moment;
 pub mod proof;
 pub mod rebuild;
 pub mod report;
 mod summary;
 pub mod verify;
+mod walk;
+pub mod what_if;
 
 pub use inspect::inspect;
 pub use rebuild::rebuild;
 pub use summary::summary;
 pub use verify::verify;
+pub use walk::{At, ReplayError};
 
 use engine::ids::Micros;
 
@@ -42,6 +53,18 @@ pub fn micros_of(text: &str) -> Option<Micros> {
     u64::try_from(time.as_microsecond()).ok().map(Micros)
 }
 
+/// `text` for a terminal. A log that someone forged can hold anything, also
+/// sequences that would make a terminal hide or fake what is shown.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// As [`printable`], and on one line.
+fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\u{fffd}")
+}
+
 /// 32 bytes as text.
 fn hex(bytes: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*bytes).to_hex().to_string()
@@ -50,6 +73,15 @@ fn hex(bytes: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_printed_commands_a_terminal() {
+        assert_eq!(
+            printable("a\u{1b}[2Jb\u{9b}c\u{7f}\r\nd"),
+            "a\u{fffd}[2Jb\u{fffd}c\u{fffd}\u{fffd}\nd"
+        );
+        assert_eq!(printable("čaj, 茶"), "čaj, 茶");
+    }
 
     #[test]
     fn a_moment_reads_back_what_it_prints() {

@@ -13,6 +13,12 @@ pub enum Level {
     Records,
     /// The journal against the second copy of the log.
     Copies,
+    /// The tree over the records against the checkpoint beside the log.
+    Checkpoints,
+    /// The same against checkpoints that an auditor kept.
+    Since,
+    /// Cosignatures of witnesses.
+    Witnesses,
     /// Every signature, verified again.
     Signatures,
     /// The rules, applied again to every command.
@@ -23,8 +29,16 @@ pub enum Level {
 
 impl Level {
     /// All levels in order.
-    pub const ALL: &'static [Self] =
-        &[Self::Records, Self::Copies, Self::Signatures, Self::Rules, Self::Replay];
+    pub const ALL: &'static [Self] = &[
+        Self::Records,
+        Self::Copies,
+        Self::Checkpoints,
+        Self::Since,
+        Self::Witnesses,
+        Self::Signatures,
+        Self::Rules,
+        Self::Replay,
+    ];
 
     /// What it checks, for people.
     #[must_use]
@@ -32,6 +46,9 @@ impl Level {
         match self {
             Self::Records => "records and chain",
             Self::Copies => "second copy",
+            Self::Checkpoints => "checkpoint",
+            Self::Since => "kept checkpoints",
+            Self::Witnesses => "witnesses",
             Self::Signatures => "signatures",
             Self::Rules => "rules",
             Self::Replay => "replay",

@@ -8,6 +8,7 @@
 //!
 //! Levels, in order: see [`Level`]. Each is a module below.
 
+mod checkpoints;
 mod copies;
 mod findings;
 mod ids;
@@ -30,9 +31,12 @@ use storage::audit::{self, StoreCopy, StoreNotes};
 use storage::block::{Block, genesis};
 use storage::fold::FoldedState;
 use storage::journal::{self, Damage, Finding, JournalReader, Placed};
+use storage::note::VerifierKey;
 use storage::record;
 use tempfile::TempDir;
 
+use self::checkpoints::Checkpoints;
+pub use self::checkpoints::{Kept, PolicyError, WitnessPolicy};
 use self::copies::Copies;
 use self::findings::Findings;
 use self::ids::Ids;
@@ -52,8 +56,8 @@ pub enum Phase {
     Reading,
 }
 
-/// Told of bytes done and bytes to do. A phase may end before all are done: the
-/// end of the last journal file is empty.
+/// Told of bytes done and bytes to do, which are about right: the last journal
+/// file is not written to its end.
 pub type Progress<'a> = &'a dyn Fn(Phase, u64, u64);
 
 /// How to verify.
@@ -70,6 +74,12 @@ pub struct Options<'a> {
     pub failures_kept: usize,
     /// Memory for sled's cache, in bytes.
     pub cache_bytes: u64,
+    /// The log's verifier key, from whom you trust; none for the one in the folder.
+    pub key: Option<VerifierKey>,
+    /// Checkpoints that were kept elsewhere.
+    pub since: Vec<Kept>,
+    /// Whose cosignatures are asked for.
+    pub policy: Option<WitnessPolicy>,
     /// Told how far it has come.
     pub progress: Option<Progress<'a>>,
 }
@@ -82,6 +92,9 @@ impl Default for Options<'_> {
             scratch: None,
             failures_kept: 100,
             cache_bytes: 64 << 20,
+            key: None,
+            since: Vec::new(),
+            policy: None,
             progress: None,
         }
     }
@@ -114,7 +127,13 @@ pub fn verify(dir: &Path, options: &Options) -> Result<Report, FolderError> {
         let counted = ["signatures", "valid", "invalid", "malformed"];
         let findings = Findings::new(options.failures_kept, &counted);
         let workers = Signatures::start(scope, threads, outbox, &inbox, &findings);
-        let pass = Pass::new(&folder, &second, workers, options);
+        let checkpoints = Checkpoints::new(
+            &folder.dir,
+            options.key.as_ref(),
+            &options.since,
+            options.policy.as_ref(),
+        )?;
+        let pass = Pass::new(&folder, &second, checkpoints, workers, options);
         match journal {
             Ok(journal) => pass.run(&journal),
             Err(error) => Ok(pass.without_origin(&error)),
@@ -178,6 +197,7 @@ struct Pass<'a, 'scope> {
     options: &'a Options<'a>,
     records: Records,
     copies: Option<Copies>,
+    checkpoints: Checkpoints,
     signatures: Signatures<'scope>,
     rules: Findings,
     states: States,
@@ -201,6 +221,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
     fn new(
         folder: &'a Folder,
         second: &'a Second,
+        checkpoints: Checkpoints,
         signatures: Signatures<'scope>,
         options: &'a Options<'a>,
     ) -> Self {
@@ -219,6 +240,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             options,
             records,
             copies: copy.map(|copy| Copies::new(findings(&["records_compared"]), copy, clean)),
+            checkpoints,
             signatures,
             rules: findings(&["commands"]),
             states: States::new(findings(&["entries_compared"]), second.copy.as_ref(), clean),
@@ -238,18 +260,21 @@ impl<'a, 'scope> Pass<'a, 'scope> {
     fn run(mut self, journal: &JournalReader) -> Result<Report, FolderError> {
         let log = self.folder.dir.join("log");
         let total = journal.bytes().map_err(FolderError::reading(&log))?;
-        let mut done = 0;
+        self.records.strangers(&self.folder.strangers()?);
+        // Of all files, and of those before the present one.
+        let (mut done, mut before) = (0, 0);
         self.chain = genesis(journal.origin());
         let mut name: (Arc<Path>, Arc<str>) = (Arc::from(Path::new("")), Arc::from(""));
         for placed in journal.placed(Position(0)) {
             match placed.map_err(FolderError::reading(&log))? {
                 Placed::Finding(finding) => self.found(&finding),
                 Placed::Block { block, file, frames_at } => {
-                    done += block.frames.len() as u64;
                     if name.0 != file {
+                        before = done;
                         name.1 = Arc::from(self.folder.name(&file));
                         name.0 = file;
                     }
+                    done = before + frames_at + block.frames.len() as u64;
                     self.block(&block, &name.1, frames_at, journal.origin())?;
                 }
             }
@@ -292,6 +317,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             // The journal's reader has reported what is missing.
             (self.folding, self.whole) = (false, false);
             self.command = Together::default();
+            self.checkpoints.gap();
         }
         self.next = block.first.0;
         let mut offset = frames_at;
@@ -299,6 +325,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             let mut spot =
                 Spot { file: Arc::clone(file), offset, position: self.next, prev: self.chain };
             offset += 4 + bytes.len() as u64;
+            self.checkpoints.record(bytes);
             match record::decode(bytes) {
                 Ok((record, prev)) => {
                     spot.prev = prev;
@@ -383,8 +410,11 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         }
     }
 
-    fn report(self, origin: Option<String>) -> Report {
+    fn report(mut self, origin: Option<String>) -> Report {
         let whole = self.whole;
+        if self.next == 0 && whole {
+            self.records.findings.remarks.push("the log holds no record".into());
+        }
         let otherwise = if whole { Outcome::Holds } else { Outcome::Incomplete };
         let folded = whole && self.folding;
         let copies = match (self.copies, &self.second.copy) {
@@ -397,13 +427,14 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         };
         let copies = noted(copies, &self.second.notes);
         let rules = if folded { Outcome::Holds } else { Outcome::Incomplete };
-        let mut levels = vec![
-            self.records.report(),
-            copies,
+        let kept_max = self.options.failures_kept;
+        let mut levels = vec![self.records.report(), copies];
+        levels.extend(self.checkpoints.report(kept_max, origin.as_deref()));
+        levels.extend([
             self.signatures.report(otherwise),
             self.rules.report(Level::Rules, rules),
             self.states.report(self.next, folded),
-        ];
+        ]);
         levels.retain(|level| level.level <= self.options.through);
         Report {
             holds: levels

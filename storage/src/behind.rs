@@ -140,7 +140,10 @@ impl<M: Machine> Queue<M> {
 
     /// Wakes the writer behind, where it waits for space.
     pub(crate) fn look_again(&self) {
-        self.lock().call(&self.more);
+        let mut inner = self.lock();
+        if inner.short {
+            inner.call(&self.more);
+        }
     }
 
     /// Waits until there is room for another group. Not while the writer behind

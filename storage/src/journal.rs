@@ -487,17 +487,20 @@ impl JournalReader {
         })
     }
 
-    /// The lengths of all segment files together, in bytes.
+    /// How many bytes there are to read, for whoever shows progress: the lengths
+    /// of all segment files, of the last one about as far as it is written.
     ///
     /// # Errors
     ///
     /// As the medium says.
     pub fn bytes(&self) -> io::Result<u64> {
-        let lens = self
-            .segments
-            .iter()
-            .map(|first| self.disk.open(&self.dir.join(segment_name(*first)), Open::Read)?.len());
-        lens.sum()
+        let mut sum = 0;
+        for (index, first) in self.segments.iter().enumerate() {
+            let file = self.disk.open(&self.dir.join(segment_name(*first)), Open::Read)?;
+            let last = index + 1 == self.segments.len();
+            sum += if last { scan::written_len(file.as_ref())? } else { file.len()? };
+        }
+        Ok(sum)
     }
 
     /// As [`JournalReader::items`], and where each group stands.

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 /// The right to write to a data folder, held until dropped.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 /// Why a folder could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("another keytrail runs on {}{}", dir.display(), pid.map_or_else(String::new, |pid| format!(" (pid {pid})")))]
+    #[error("another keytrail runs on {}{}", dir.display(), pid.map_or_else(|| ", or looks at it".to_owned(), |pid| format!(" (pid {pid})")))]
     Held {
         /// The data folder.
         dir: PathBuf,
@@ -55,14 +55,31 @@ impl FolderLock {
         // For the message of the next one only: the lock is the system's, and
         // ends with the process whatever the file holds.
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for FolderLock {
+    /// Whoever is refused later, because of a reader, must not be told this number.
+    /// Unlocked by name: closing alone would leave the lock with a process that
+    /// was forked off meanwhile, until that one runs its program.
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+        let _ = self.file.unlock();
     }
 }
 
 /// Keeps servers off a data folder while it is read, until dropped. Changes nothing.
 #[derive(Debug)]
 pub struct ReadLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for ReadLock {
+    /// As that of [`FolderLock`].
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl ReadLock {
@@ -87,7 +104,7 @@ impl ReadLock {
             Err(source) => return Err(LockError::Io { path, source }),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => {
                 Err(LockError::Held { dir: dir.to_path_buf(), pid: read_pid(&mut file) })
             }
@@ -119,6 +136,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_was_dropped_does_not_live_on_in_a_copy_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(dir.path()).unwrap();
+        // What a fork makes: another descriptor of the same open file.
+        let _inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        let reader = ReadLock::share(dir.path()).unwrap().unwrap();
+        let _inherited = reader.file.try_clone().unwrap();
+        drop(reader);
+        FolderLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
     fn readers_share_a_folder_that_no_server_has() {
         let dir = tempfile::tempdir().unwrap();
         assert!(ReadLock::share(dir.path()).unwrap().is_none(), "nothing is made");
@@ -126,7 +156,7 @@ mod tests {
         assert!(matches!(ReadLock::share(dir.path()), Err(LockError::Held { .. })));
         drop(server);
         let readers = [(); 2].map(|()| ReadLock::share(dir.path()).unwrap().unwrap());
-        assert!(matches!(FolderLock::take(dir.path()), Err(LockError::Held { .. })));
+        assert!(matches!(FolderLock::take(dir.path()), Err(LockError::Held { pid: None, .. })));
         drop(readers);
         FolderLock::take(dir.path()).unwrap();
     }

@@ -297,7 +297,8 @@ impl<M: Machine> Store<M> {
         let mut report = OpenReport::default();
         let opened = open_database(&store_dir, options, genesis(&origin), &mut report)?;
         let witness = SledWitness { database: &opened, known_heads: &options.known_heads };
-        if found.is_none() && witness.known_heads().is_empty() {
+        let copied = opened.as_ref().map_or(0, |database| database.log.head().size);
+        if found.is_none() && copied == 0 {
             not_lost(&folder, &dir.join("keys"))?;
         }
         let entropy = &*options.entropy;

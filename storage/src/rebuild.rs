@@ -10,6 +10,7 @@ use engine::machine::Machine;
 use crate::disk::{Disk, Privacy};
 use crate::fold::StateDigest;
 use crate::folder::Note;
+use crate::journal::{self, Check};
 use crate::lock::FolderLock;
 use crate::open::{OpenError, OpenReport, Options, Store, io_error};
 
@@ -32,6 +33,9 @@ pub struct Rebuilt {
 /// Deletes everything derived in the folder `dir` and makes it again from the
 /// log, under one lock from beginning to end. The log gets no record. A
 /// suspension of time-made events stays.
+///
+/// Before anything is deleted every byte of the journal is checked, and repaired
+/// from the second copy where it is damaged: after that there is no other copy.
 ///
 /// # Errors
 ///
@@ -71,8 +75,13 @@ fn digest_of<M: Machine>(
     options: &Options,
 ) -> Result<(Position, StateDigest, OpenReport), OpenError> {
     // Nothing may happen by itself between the two digests.
-    let quiet =
-        Options { tick_ms: None, time_acts: false, suspend_after_gap_s: None, ..options.clone() };
+    let quiet = Options {
+        tick_ms: None,
+        time_acts: false,
+        suspend_after_gap_s: None,
+        journal: journal::Options { check: Check::All, ..options.journal },
+        ..options.clone()
+    };
     let store = Store::<M>::open_under(Arc::clone(lock), dir, quiet)?;
     let stopped = |_| OpenError::Store("the writer has stopped".into());
     let (position, digest) = store.digest().map_err(stopped)?;

@@ -77,7 +77,13 @@ fn body(response: &Value, answer: &Answer, place: &str) {
         assert!(answer.body.is_empty(), "{place}: a body that is not documented");
         return;
     };
-    assert_eq!(answer.header("content-type"), Some("application/json"), "{place}");
+    // Checkpoints, receipts and tiles are no JSON; they are checked where they are read.
+    let sent = answer.header("content-type").unwrap_or_default();
+    let sent = sent.split(';').next().unwrap_or_default();
+    assert!(content.contains_key(sent), "{place}: {sent} is not documented");
+    if sent != "application/json" {
+        return;
+    }
     let schema = &content["application/json"]["schema"];
     let value = answer.value();
     assert_eq!(faults(schema, &value), Vec::<String>::new(), "{place}: {value}");
@@ -89,6 +95,10 @@ pub(crate) fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let paths = DOCUMENT["paths"].as_object()?;
     let exact = paths.get(path).or_else(|| {
         let like = |template: &str| {
+            // A tile's place has slashes in it.
+            if let Some(before) = template.strip_suffix("{tile}") {
+                return path.starts_with(before);
+            }
             let (wanted, given) = (template.split('/'), path.split('/'));
             wanted.clone().count() == given.clone().count()
                 && wanted.zip(given).all(|(want, have)| want.starts_with('{') || want == have)

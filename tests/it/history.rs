@@ -1,5 +1,6 @@
 //! A log with a history, made through the real store by phones with real keys.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use engine::reasons::{CodeKind, UserRole};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role};
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
+use storage::fold::StateDigest;
 use storage::journal::{self, Limits, Reserve};
 use storage::open::{Options, Store};
 use storage::sequencer::Envelope;
@@ -62,12 +64,12 @@ impl Entropy for Counter {
 /// A phone that answers for one registration.
 pub(crate) struct Phone {
     pub(crate) registration: Id,
-    device: SigningKey,
-    hardware: Option<SigningKey>,
+    pub(crate) device: SigningKey,
+    pub(crate) hardware: Option<SigningKey>,
 }
 
 /// How a phone signs.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signs {
     Well,
     /// The software signature is over something else.
@@ -80,6 +82,8 @@ pub(crate) enum Signs {
 pub(crate) struct History {
     pub(crate) store: Store<Keytrail>,
     pub(crate) clock: Arc<Counter>,
+    /// Where state was after each command, if that is kept.
+    pub(crate) digests: Option<BTreeMap<u64, StateDigest>>,
     runtime: tokio::runtime::Runtime,
     drawn: u64,
 }
@@ -105,7 +109,7 @@ impl History {
         let clock = Counter::at(1_700_000_000_000_000);
         let store = Store::open(folder, options(&clock, journal)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut history = Self { store, clock, runtime, drawn: 0 };
+        let mut history = Self { store, clock, digests: None, runtime, drawn: 0 };
         history.done(Want::StartLog(StartLog {
             origin: ORIGIN.into(),
             software: "0.1.0".into(),
@@ -145,9 +149,20 @@ impl History {
         history.configure("hw_key_validation_strategy", "\"REQUIRED\"");
         history.operation(&with);
         history.clock.pass_s(1 << 20);
-        history.runtime.block_on(history.store.handle.sweep()).unwrap();
+        history.sweep();
         history.authenticate(&without, Signs::Well);
         history
+    }
+
+    /// Lets `end` end the store, and opens the folder again.
+    pub(crate) fn reopened(
+        self,
+        folder: &Path,
+        end: impl FnOnce(Store<Keytrail>),
+        options: Options,
+    ) -> Self {
+        end(self.store);
+        Self { store: Store::open(folder, options).unwrap(), ..self }
     }
 
     pub(crate) fn id(&mut self) -> Id {
@@ -172,10 +187,24 @@ impl History {
         let command = Command { event_id, want };
         let envelope = Envelope { command, causation: event_id, correlation };
         let executed = self.runtime.block_on(self.store.handle.execute(envelope)).unwrap();
+        self.keep_digest();
         let event = |draft: &engine::machine::Draft| {
             Event::decode(draft.event_type, draft.schema, &draft.clear).unwrap()
         };
         executed.records.iter().map(|record| event(&record.draft)).collect()
+    }
+
+    fn keep_digest(&mut self) {
+        if let Some(digests) = &mut self.digests {
+            let (position, digest) = self.store.digest().unwrap();
+            digests.insert(position.0, digest);
+        }
+    }
+
+    /// Lets time act.
+    pub(crate) fn sweep(&mut self) {
+        self.runtime.block_on(self.store.handle.sweep()).unwrap();
+        self.keep_digest();
     }
 
     pub(crate) fn configure(&mut self, name: &str, value: &str) {
@@ -218,7 +247,12 @@ impl History {
         phone
     }
 
-    fn offer(&mut self, phone: &Phone, activation: Id, challenge: [u8; 32]) -> FinishActivation {
+    pub(crate) fn offer(
+        &mut self,
+        phone: &Phone,
+        activation: Id,
+        challenge: [u8; 32],
+    ) -> FinishActivation {
         let stored = |key: &SigningKey| public(key).to_stored();
         let keys = KeySetV1 {
             software: vec![MethodKeyV1 { method: Method::Device, key: stored(&phone.device) }],
@@ -268,6 +302,11 @@ impl History {
     /// A whole authentication; returns what came of it.
     pub(crate) fn authenticate(&mut self, phone: &Phone, signs: Signs) -> Vec<Event> {
         let operation = self.operation(phone);
+        self.answer(phone, operation, signs)
+    }
+
+    /// Fetches the challenge of an operation and answers it.
+    pub(crate) fn answer(&mut self, phone: &Phone, operation: Id, signs: Signs) -> Vec<Event> {
         let challenge = self.bytes();
         self.done(Want::StartAuthentication(StartAuthentication {
             operation,
@@ -304,7 +343,7 @@ impl History {
 }
 
 impl Phone {
-    fn sign(&self, signed: &Signed, signs: Signs) -> Vec<VerificationV1> {
+    pub(crate) fn sign(&self, signed: &Signed, signs: Signs) -> Vec<VerificationV1> {
         let one = |role, key: &SigningKey, signs: Signs| {
             let public = public(key);
             let mut message = signed.message(role, Method::Device, &public);
@@ -331,7 +370,7 @@ fn public(key: &SigningKey) -> PublicKey {
     PublicKey::from_bytes(&key.verifying_key().to_sec1_bytes()).unwrap()
 }
 
-fn declared(phone: &Phone) -> DeclaredV1 {
+pub(crate) fn declared(phone: &Phone) -> DeclaredV1 {
     DeclaredV1 {
         client_version: "3.8".into(),
         hw_key_client_status: if phone.hardware.is_some() {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkpoints;
 mod client;
 mod contract;
 mod documents;
@@ -14,4 +15,5 @@ mod phone;
 mod replay;
 mod server;
 mod shape;
+mod time;
 mod tour;

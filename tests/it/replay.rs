@@ -13,7 +13,7 @@ use engine::terms::Verdict;
 use replay::folder::FolderError;
 use replay::inspect::{Filter, Row};
 use replay::report::{Level, Outcome, Report};
-use replay::verify::Options;
+use replay::verify::{Options, Phase};
 use storage::block::{Block, BlockLog, Head, genesis};
 use storage::disk::RealDisk;
 use storage::journal::{Item, Journal, JournalReader, Limits, NoWitness};
@@ -22,7 +22,7 @@ use storage::record;
 use crate::history::{BANK, Counter, History, ORIGIN, Signs, options, small_segments};
 
 /// Every file below a folder with a hash of its bytes.
-fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
+pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
     let mut found = BTreeMap::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -39,7 +39,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
     found
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for item in fs::read_dir(from).unwrap() {
         let path = item.unwrap().path();
@@ -85,7 +85,9 @@ fn a_clean_log_holds_at_every_level_and_looking_changes_no_file() {
     let before = files(folder.path());
     let report = verify(folder.path());
     assert!(report.holds, "{report}");
-    assert_eq!(outcomes(&report), [Outcome::Holds; 5], "{report}");
+    use Outcome::{Absent, Holds};
+    let expected = [Holds, Holds, Absent, Absent, Absent, Holds, Holds, Holds];
+    assert_eq!(outcomes(&report), expected, "{report}");
     assert_eq!(report.records, 34);
     let signatures = report.level(Level::Signatures).unwrap();
     let counts = ["signatures", "valid", "invalid", "malformed"].map(|name| signatures.count(name));
@@ -104,7 +106,8 @@ fn a_copy_of_the_log_alone_holds_and_says_what_it_cannot_compare() {
     let report = verify(copied.path());
     assert!(report.holds, "{report}");
     use Outcome::{Absent, Holds};
-    assert_eq!(outcomes(&report), [Holds, Absent, Holds, Holds, Absent], "{report}");
+    let expected = [Holds, Absent, Absent, Absent, Absent, Holds, Holds, Absent];
+    assert_eq!(outcomes(&report), expected, "{report}");
     assert!(!report.level(Level::Copies).unwrap().remarks.is_empty());
     assert_eq!(report.state_digest, verify(folder.path()).state_digest);
     assert_eq!(files(copied.path()), before);
@@ -132,6 +135,22 @@ fn a_folder_in_use_is_refused_and_one_without_a_log_too() {
     assert!(matches!(refused, Err(FolderError::InUse(_))), "{refused:?}");
     history.store.close().unwrap();
     assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn progress_never_goes_back_and_comes_near_the_end() {
+    let folder = day();
+    let told = std::cell::RefCell::new(Vec::new());
+    let progress = |phase, done, total| told.borrow_mut().push((phase, done, total));
+    let options = Options { progress: Some(&progress), ..Options::default() };
+    assert!(replay::verify(folder.path(), &options).unwrap().holds);
+    let told = told.into_inner();
+    for phase in [Phase::Copying, Phase::Reading] {
+        let steps: Vec<_> = told.iter().filter(|(of, ..)| *of == phase).collect();
+        assert!(steps.is_sorted_by_key(|(_, done, _)| done), "{steps:?}");
+        let (_, done, total) = steps.last().unwrap();
+        assert!(done <= total && total - done <= 4_096, "{done} of {total}");
+    }
 }
 
 #[test]
@@ -261,7 +280,7 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The commands of a log: their records.
-fn commands(folder: &Path) -> Vec<Vec<Record>> {
+pub(crate) fn commands(folder: &Path) -> Vec<Vec<Record>> {
     let reader = JournalReader::open(std::sync::Arc::new(RealDisk), &folder.join("log")).unwrap();
     let mut commands: Vec<Vec<Record>> = Vec::new();
     for item in reader.items(Position(0)) {
@@ -279,7 +298,7 @@ fn commands(folder: &Path) -> Vec<Vec<Record>> {
 
 /// How well a forger knows keytrail.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Forger {
+pub(crate) enum Forger {
     /// Numbers records anew, and makes frames, hashes and chain anew.
     Careful,
     /// Makes versions and back-pointers of streams anew too.
@@ -287,7 +306,7 @@ enum Forger {
 }
 
 /// A log with these records, every hash right, in a folder of its own.
-fn forged(commands: Vec<Vec<Record>>, forger: Forger) -> tempfile::TempDir {
+pub(crate) fn forged(commands: Vec<Vec<Record>>, forger: Forger) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(
         std::sync::Arc::new(RealDisk),
@@ -618,9 +637,9 @@ fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, noise.as_str()), (0, ""));
     assert_eq!(report["holds"], true);
-    assert_eq!(report["levels"][2]["level"], "signatures");
-    assert_eq!(report["levels"][2]["outcome"], "holds");
-    assert_eq!(report["levels"][2]["counts"]["signatures"], 13);
+    assert_eq!(report["levels"][5]["level"], "signatures");
+    assert_eq!(report["levels"][5]["outcome"], "holds");
+    assert_eq!(report["levels"][5]["counts"]["signatures"], 13);
 
     let filter = ["inspect", "--json", "--position", "20..", "--type", "RegistrationLocked"];
     let (code, lines, noise) = keytrail(&filter, folder.path());
@@ -641,6 +660,35 @@ fn the_commands_say_it_in_text_and_in_json_and_are_quiet_in_a_pipe() {
     assert_eq!(rebuilt["replayed"], 34);
     assert_eq!(rebuilt["before"], report["state_digest"]);
     assert!(verify(folder.path()).holds);
+}
+
+#[test]
+fn a_name_in_the_folder_cannot_write_its_own_verdict() {
+    let folder = day();
+    fs::write(folder.path().join("log/x\n\nevery level holds\n\u{1b}[8m"), "").unwrap();
+    let (code, page, _) = keytrail(&["verify"], folder.path());
+    assert_eq!(code, 0);
+    assert_eq!(page.lines().filter(|line| *line == "every level holds").count(), 1, "{page}");
+    assert!(!page.contains('\u{1b}'));
+}
+
+#[test]
+fn a_rebuild_does_not_delete_the_only_good_copy_of_a_record() {
+    let folder = day();
+    let digest = verify(folder.path()).state_digest;
+    let path = segments(folder.path()).remove(1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[2_000] ^= 1;
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    assert!(!verify(folder.path()).holds);
+    let (code, json, noise) = keytrail(&["rebuild", "--json"], folder.path());
+    assert_eq!(code, 0, "{json}{noise}");
+    let report = verify(folder.path());
+    assert!(report.holds, "{report}");
+    assert_eq!((report.records, report.state_digest.clone()), (34, digest));
+    let remarks = &report.level(Level::Records).unwrap().remarks;
+    assert!(remarks.len() == 1 && remarks[0].contains(".damaged: what stood"), "{report}");
 }
 
 #[test]

@@ -257,13 +257,13 @@ pub(crate) struct InProcess {
 impl InProcess {
     /// On the folder `data`, with this clock, on this disk.
     pub(crate) fn start(data: &Path, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>) -> Self {
-        let settings = Settings {
-            data: data.to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            workers: 1,
-            segment_mib: 4,
-            ..Settings::default()
-        };
+        Self::with(Settings { data: data.to_owned(), ..Settings::default() }, clock, disk)
+    }
+
+    /// With one worker and small segments, else with these settings.
+    pub(crate) fn with(settings: Settings, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>) -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings = Settings { listen, workers: 1, segment_mib: 4, ..settings };
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {

@@ -97,7 +97,7 @@ fn findings(inspected: &Inspected) -> Exit {
     let mut damaged = false;
     for finding in &inspected.findings {
         damaged |= finding.what.is_damage();
-        eprintln!("keytrail: {finding}");
+        eprintln!("keytrail: {}", replay::printable(&finding.to_string()));
     }
     if damaged { Exit::Failed } else { Exit::Ok }
 }

@@ -3,12 +3,15 @@
 pub mod config;
 pub mod demo;
 pub mod device;
+pub mod export;
 pub mod inspect;
 pub mod openapi;
 pub mod rebuild;
 pub mod receipt;
+pub mod replay;
 pub mod serve;
 pub mod verify;
+pub mod witness;
 
 use std::process::ExitCode;
 
@@ -36,8 +39,15 @@ enum Command {
     Verify(verify::Arguments),
     /// Show the events of a stopped server's folder, or of a copy of it
     Inspect(inspect::Arguments),
+    /// Show what was known at a past moment, a registration's history, the log as it
+    /// grows, or how a past range would have gone under another configuration
+    Replay(Box<replay::Arguments>),
+    /// Write the log of a stopped server out, as JSON Lines or as tiles of evidence
+    Export(export::Arguments),
     /// Check a receipt of an event with the log's public key, offline
     Receipt(receipt::Arguments),
+    /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
+    Witness(witness::Arguments),
     /// Make everything that is derived from the log again
     Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
@@ -75,7 +85,10 @@ pub fn run(cli: Cli) -> Exit {
         Command::Device(arguments) => device::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Receipt(arguments) => receipt::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }

@@ -76,7 +76,8 @@ pub(super) fn key(given: &str) -> Result<VerifierKey, Box<dyn std::error::Error>
     Ok(String::from_utf8(text)?.parse()?)
 }
 
-fn bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
+/// A file of at most `max` bytes.
+pub(super) fn bounded(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let failed =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let mut bytes = Vec::new();

@@ -5,13 +5,15 @@
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use replay::report::Report;
-use replay::verify::{Options, Phase, verify};
+use replay::verify::{Kept, Options, Phase, WitnessPolicy, verify};
+use storage::note::{NOTE_MAX, Note, NoteError};
 
+use super::receipt::{bounded, key};
 use super::{Exit, report};
 
 /// What to verify, and how to say it.
@@ -23,6 +25,16 @@ pub struct Arguments {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+    /// The log's verifier key, or a file that holds it [default: the one in the folder, which
+    /// proves less]
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// A checkpoint that you kept; may be given several times
+    #[arg(long, value_name = "FILE")]
+    since: Vec<PathBuf>,
+    /// File that says whose cosignatures count: lines `witness KEY` and one `quorum NUMBER`
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Folder for the temporary copy of the store [default: the system's]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -33,10 +45,12 @@ pub fn run(arguments: &Arguments) -> Exit {
     quiet_sled();
     let bar = Bar::default();
     let progress = |phase, done, total| bar.show(phase, done, total);
-    let options = Options {
-        scratch: arguments.scratch.clone(),
-        progress: Some(&progress),
-        ..Options::default()
+    let options = match options(arguments) {
+        Ok(options) => Options { progress: Some(&progress), ..options },
+        Err(error) => {
+            report(&*error);
+            return Exit::Usage;
+        }
     };
     let verified = verify(&arguments.dir, &options);
     bar.clear();
@@ -57,13 +71,35 @@ pub fn run(arguments: &Arguments) -> Exit {
     }
 }
 
+/// What the auditor brought along.
+fn options(arguments: &Arguments) -> Result<Options<'static>, Box<dyn std::error::Error>> {
+    let mut options = Options { scratch: arguments.scratch.clone(), ..Options::default() };
+    options.key = arguments.key.as_deref().map(key).transpose()?;
+    for path in &arguments.since {
+        let note = text(path)?
+            .parse::<Note>()
+            .map_err(|error: NoteError| format!("{}: {error}", path.display()))?;
+        options.since.push(Kept { name: path.display().to_string(), note });
+    }
+    if let Some(path) = &arguments.policy {
+        let policy = WitnessPolicy::parse(&text(path)?);
+        let policy = policy.map_err(|error| format!("{}: {error}", path.display()))?;
+        options.policy = Some(policy);
+    }
+    Ok(options)
+}
+
+fn text(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    Ok(String::from_utf8(bounded(path, NOTE_MAX)?)?)
+}
+
 fn print(found: &Report, json: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
         serde_json::to_writer(&mut out, found)?;
         writeln!(out)?;
     } else {
-        write!(out, "{found}")?;
+        write!(out, "{}", replay::printable(&found.to_string()))?;
     }
     out.flush()
 }

@@ -18,7 +18,7 @@ use super::registrations;
 use crate::auth::roles::ServiceProvider;
 use crate::call::{Call, Failed, Outcome, refused};
 use crate::http::body::Body;
-use crate::http::idempotency::{Asked, Idempotency};
+use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
 use crate::wire::provider::{self as wire, Risk};
 use crate::wire::{Empty, Moment, QrPayload};
@@ -35,7 +35,7 @@ const CODE_LENGTHS: std::ops::RangeInclusive<u32> = 6..=codes::CODE_LENGTH_MAX;
 #[utoipa::path(
     post, path = "/v1/activations", tag = "activations", operation_id = "request_activation",
     request_body = wire::RequestActivation,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day.")),
+    params(IdempotencyKey),
     responses((status = 201, description = "The activation, with code and QR payload.", body = wire::RequestedActivation)),
 )]
 pub async fn request(
@@ -72,7 +72,7 @@ pub async fn request(
     operation_id = "request_reactivation", request_body = Empty,
     params(
         ("id" = String, Path, description = "Id of the registration."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 201, description = "The activation, with code and QR payload.", body = wire::RequestedActivation)),
 )]
@@ -123,7 +123,7 @@ pub async fn activation(
     operation_id = "cancel_activation", request_body = Empty,
     params(
         ("id" = String, Path, description = "Id of the activation."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The activation.", body = wire::Activation)),
 )]

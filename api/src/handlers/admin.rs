@@ -15,7 +15,7 @@ use crate::auth::credential::{Credential, Secret};
 use crate::auth::roles::Administrator;
 use crate::call::{Call, Outcome};
 use crate::http::body::Body;
-use crate::http::idempotency::Idempotency;
+use crate::http::idempotency::{Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
 use crate::wire::Empty;
 use crate::wire::Moment;
@@ -44,7 +44,7 @@ pub struct PageQuery {
 #[utoipa::path(
     post, path = "/admin/v1/api-keys", tag = "admin", operation_id = "create_api_key",
     request_body = wire::CreateApiKey,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day.")),
+    params(IdempotencyKey),
     responses((status = 201, description = "The key with its secret.", body = wire::CreatedApiKey)),
 )]
 pub async fn create_api_key(
@@ -117,7 +117,7 @@ pub async fn api_key(
     request_body = Empty,
     params(
         ("id" = String, Path, description = "Id of the API key."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The revoked key.", body = wire::ApiKey)),
 )]
@@ -140,7 +140,7 @@ pub async fn revoke_api_key(
 #[utoipa::path(
     post, path = "/admin/v1/applications", tag = "admin", operation_id = "create_application",
     request_body = wire::CreateApplication,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day.")),
+    params(IdempotencyKey),
     responses((status = 201, description = "The application.", body = wire::Application)),
 )]
 pub async fn create_application(
@@ -211,7 +211,7 @@ pub async fn application(
     operation_id = "change_configuration", request_body = wire::ChangeConfiguration,
     params(
         ("id" = String, Path, description = "Id of the application."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The application.", body = wire::Application)),
 )]

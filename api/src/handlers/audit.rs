@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
-use actix_web::web::{Path, Query};
+use actix_web::web::{self, Path, Query};
 use engine::events::{Event, REGISTRY};
 use engine::ids::{Id, Micros, Position};
 use engine::machine::Record;
@@ -108,7 +108,9 @@ pub async fn receipt(
         Ok(position) => position,
         Err(_) => {
             let id: Id = event.parse().map_err(|_| Code::NotFound)?;
-            position_of(&call.log, id)?.ok_or(Code::NotFound)?.0
+            let log = call.log.clone();
+            let found = aside(move || position_of(&log, id)).await?;
+            found.ok_or(Code::NotFound)?.0
         }
     };
     receipt_of(&call, position)
@@ -195,22 +197,42 @@ pub async fn events(
     }
     let from = query.from.unwrap_or(0);
     await_event(&call, from, wait_s).await;
-    let mut page = Events { items: Vec::new(), next: from, end: call.log.head().size };
+    let (log, query) = (call.log.clone(), query.into_inner());
+    let page = aside(move || page_of(&log, &query, from, limit)).await?;
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// Events from `from` on, at most `limit`.
+fn page_of(
+    log: &LogReader,
+    query: &EventsQuery,
+    from: u64,
+    limit: usize,
+) -> Result<Events, ApiError> {
+    let mut page = Events { items: Vec::new(), next: from, end: log.head().size };
     let mut read = 0;
     while page.items.len() < limit && read < READ_MAX && page.next < page.end {
-        let records = call.log.read(Position(page.next), STEP).map_err(unreadable)?;
+        let records = log.read(Position(page.next), STEP).map_err(unreadable)?;
         read += records.len();
         for record in records {
             if page.items.len() == limit {
                 break;
             }
             page.next = record.position.0 + 1;
-            if wanted(&record, &query) {
+            if wanted(&record, query) {
                 page.items.push(shown(&record));
             }
         }
     }
-    Ok(HttpResponse::Ok().json(page))
+    Ok(page)
+}
+
+/// Reads many records on a thread for such work: log-ins are served meanwhile.
+async fn aside<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = web::block(read).await;
+    done.map_err(|error| ApiError::new(Code::Internal).cause(error))?
 }
 
 /// Waits until the log reaches beyond `from`, at most so long.

@@ -18,7 +18,7 @@ use super::registrations::{self, remaining_attempts};
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::http::body::Body;
-use crate::http::idempotency::Idempotency;
+use crate::http::idempotency::{Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
 use crate::wire::provider::{self as wire, Attempt, CreateOperation, Risk};
 use crate::wire::{Empty, Moment, Octets};
@@ -33,7 +33,7 @@ const MEDIA_TYPE_MAX: usize = 128;
 #[utoipa::path(
     post, path = "/v1/operations", tag = "operations", operation_id = "create_operation",
     request_body = CreateOperation,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day.")),
+    params(IdempotencyKey),
     responses((status = 201, description = "The operation.", body = wire::Operation)),
 )]
 pub async fn create(
@@ -102,7 +102,7 @@ pub async fn operation(
     operation_id = "cancel_operation", request_body = Empty,
     params(
         ("id" = String, Path, description = "Id of the operation."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The operation.", body = wire::Operation)),
 )]

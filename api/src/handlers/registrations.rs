@@ -16,7 +16,7 @@ use super::activations::own_application;
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::http::body::Body;
-use crate::http::idempotency::{Asked, Idempotency};
+use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
 use crate::wire::provider::{self as wire, Because, RegisteredKey};
 use crate::wire::{Empty, Moment, Octets32};
@@ -45,7 +45,7 @@ pub async fn registration(
     operation_id = "lock_registration", request_body = Because,
     params(
         ("id" = String, Path, description = "Id of the registration."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The registration.", body = wire::Registration)),
 )]
@@ -68,7 +68,7 @@ pub async fn lock(
     operation_id = "unlock_registration", request_body = Empty,
     params(
         ("id" = String, Path, description = "Id of the registration."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The registration.", body = wire::Registration)),
 )]
@@ -90,7 +90,7 @@ pub async fn unlock(
     operation_id = "deactivate_registration", request_body = Because,
     params(
         ("id" = String, Path, description = "Id of the registration."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless, for a day."),
+        IdempotencyKey,
     ),
     responses((status = 200, description = "The registration.", body = wire::Registration)),
 )]

@@ -12,6 +12,8 @@ use actix_web::{FromRequest, HttpRequest};
 use engine::events::{Actor, RequestKey};
 use engine::ids::Id;
 
+use utoipa::IntoParams;
+
 use crate::problem::{ApiError, Code};
 
 /// Name of the header.
@@ -37,6 +39,15 @@ pub struct Asked {
     pub by: Actor,
     /// The command's id; none for a fresh one.
     pub causation: Option<Id>,
+}
+
+/// The header, for the OpenAPI document.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct IdempotencyKey {
+    /// Makes a repeat of the request harmless, for a day: 1 to 255 visible ASCII characters.
+    #[param(rename = "Idempotency-Key", required = false, max_length = 255)]
+    pub idempotency_key: Option<String>,
 }
 
 impl Idempotency {

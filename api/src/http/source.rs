@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Ready, ready};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
@@ -46,7 +46,10 @@ impl Source {
 fn forwarded_for(request: &HttpRequest) -> Option<IpAddr> {
     let last = request.headers().get_all("x-forwarded-for").last()?;
     let text = last.to_str().ok()?.rsplit(',').next()?.trim();
-    text.parse().ok()
+    // Some proxies write the port too; an IPv6 address then stands in brackets.
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().map(IpAddr::V6).ok();
+    text.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 impl fmt::Display for Source {
@@ -90,6 +93,22 @@ mod tests {
             .to_http_request();
         assert_eq!(Source::of_request(&request, Peers::Direct), source("10.0.0.1"));
         assert_eq!(Source::of_request(&request, Peers::BehindProxy), source("198.51.100.2"));
+    }
+
+    #[test]
+    fn a_forwarded_address_may_have_brackets_and_a_port() {
+        for (sent, address) in [
+            ("198.51.100.2:443", "198.51.100.2"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            let request = TestRequest::default()
+                .peer_addr("10.0.0.1:1000".parse().unwrap())
+                .insert_header(("X-Forwarded-For", sent))
+                .to_http_request();
+            assert_eq!(Source::of_request(&request, Peers::BehindProxy), source(address), "{sent}");
+        }
     }
 
     #[test]

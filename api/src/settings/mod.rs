@@ -75,7 +75,7 @@ impl Default for Settings {
             tls_key: None,
             insecure_behind_proxy: false,
             log_format: LogFormat::Human,
-            log_filter: "info,actix_server=warn".to_owned(),
+            log_filter: "info,actix_server=warn,actix_http=off".to_owned(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             origin: None,
             guard: None,

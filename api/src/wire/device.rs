@@ -13,7 +13,7 @@ use super::words::{
 use super::{Moment, Octets, Octets32};
 
 /// Redeems an activation code or QR secret. Exactly one of `code` and `qr_secret` is sent.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartActivation {
     /// The application that the app belongs to.
@@ -32,6 +32,15 @@ pub struct StartActivation {
     /// The client's version, one to four numbers with dots between.
     #[schema(max_length = 32, example = "3.8.0")]
     pub client_version: String,
+}
+
+impl std::fmt::Debug for StartActivation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StartActivation")
+            .field("application_id", &self.application_id)
+            .field("client_version", &self.client_version)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What redeeming a code gave.

@@ -29,7 +29,7 @@ pub struct RequestActivation {
 }
 
 /// An activation and the secrets that redeem it. Show them to the user alone.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct RequestedActivation {
     /// The activation.
     #[serde(flatten)]
@@ -38,6 +38,13 @@ pub struct RequestedActivation {
     pub code: String,
     /// The text of the QR code that the user scans instead.
     pub qr_payload: String,
+}
+
+impl std::fmt::Debug for RequestedActivation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("RequestedActivation");
+        shown.field("activation", &self.activation).finish_non_exhaustive()
+    }
 }
 
 /// An activation.

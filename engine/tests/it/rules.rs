@@ -596,6 +596,34 @@ fn noise_is_recorded_and_limited_but_never_locks() {
 }
 
 #[test]
+fn without_a_signature_of_the_device_a_right_pin_and_a_wrong_one_are_one_answer() {
+    for device in [None, BAD, JUNK] {
+        let answers = [OK, BAD].map(|pin| {
+            let mut world = World::new(&[]);
+            let id = world.active();
+            let operation = world.asked(id, Level::TwoFactor);
+            let judged = world.judged(operation, Method::DevicePin, [pin, device, device]);
+            assert!(judged.failure.is_some());
+            let noise = world.registration(id).noise;
+            (judged.counted, judged.failures, judged.operation_state, noise)
+        });
+        assert_eq!(answers[0], answers[1], "{device:?}");
+        assert_eq!(answers[0], (false, 0, OperationState::Pending, 1), "{device:?}");
+    }
+}
+
+#[test]
+fn any_signature_of_the_device_makes_a_wrong_pin_count() {
+    for [possession, hardware] in [[OK, None], [None, OK], [OK, BAD], [BAD, OK]] {
+        let mut world = World::new(&[]);
+        let id = world.active();
+        let operation = world.asked(id, Level::TwoFactor);
+        let judged = world.judged(operation, Method::DevicePin, [BAD, possession, hardware]);
+        assert_eq!((judged.counted, judged.failures), (true, 1), "{possession:?} {hardware:?}");
+    }
+}
+
+#[test]
 fn one_factor_forgives_no_wrong_pin_and_two_factors_do() {
     let mut world = World::new(&[]);
     let id = world.active();
@@ -685,6 +713,11 @@ fn a_level_or_method_that_the_registration_lacks_is_refused_at_once() {
     let mut request = world.operation_request(id, Level::TwoFactor);
     request.methods = vec![Method::DeviceBiometric];
     assert_eq!(world.refused(Want::CreateOperation(request)), Refusal::NoMethodFits);
+    let mut request = world.operation_request(id, Level::TwoFactor);
+    request.methods = vec![Method::DevicePin; 2];
+    let expected = "must name each method once at most";
+    let refusal = Refusal::Invalid { field: "methods", expected };
+    assert_eq!(world.refused(Want::CreateOperation(request)), refusal);
     for (lifetime, fits) in [(9, false), (10, true), (86_400, true), (86_401, false)] {
         let mut request = world.operation_request(id, Level::TwoFactor);
         request.lifetime_s = Some(lifetime);

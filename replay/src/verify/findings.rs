@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::one_line;
 use crate::report::{Failure, Level, LevelReport, Outcome, Place};
 
 /// Characters of what failed that are kept: records can hold long values.
@@ -35,7 +36,7 @@ impl Findings {
     /// Adds a failure.
     pub(super) fn fail(&mut self, place: Place, what: impl Into<String>, means: &str) {
         self.total += 1;
-        let mut what = what.into();
+        let mut what = one_line(&what.into());
         if let Some((end, _)) = what.char_indices().nth(WHAT_MAX) {
             what.truncate(end);
             what.push('…');
@@ -65,7 +66,8 @@ impl Findings {
         }
     }
 
-    fn add(&mut self, name: &'static str, more: u64) {
+    /// Counts more of what is called `name`.
+    pub(super) fn add(&mut self, name: &'static str, more: u64) {
         match self.counts.iter_mut().find(|(counted, _)| *counted == name) {
             Some((_, count)) => *count += more,
             None => self.counts.push((name, more)),

@@ -82,6 +82,18 @@ impl Records {
         Self { findings, stopped_cleanly, last_time: Micros(0) }
     }
 
+    /// Takes note of files in `log/` that are no part of the log.
+    pub(super) fn strangers(&mut self, names: &[String]) {
+        for name in names {
+            let what = if name.ends_with(".damaged") {
+                "what stood in a segment before the server repaired it from the second copy"
+            } else {
+                "no part of the log, and not looked at"
+            };
+            self.findings.remarks.push(format!("log/{name}: {what}"));
+        }
+    }
+
     /// Takes in what the journal's reader found beside whole groups.
     pub(super) fn found(&mut self, finding: &Finding, file: String) {
         let place = Place {

@@ -2,6 +2,7 @@
 //! by another library than the server's, on all cores.
 
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -125,7 +126,13 @@ fn work(inbox: &Inbox, mut findings: Findings) -> Findings {
         let next = inbox.0.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = next else { return findings };
         for job in &batch {
-            check(job, &mut findings);
+            // A worker that died would leave the others' batches unread, and
+            // whoever sends them waiting.
+            let checked = catch_unwind(AssertUnwindSafe(|| check(job, &mut findings)));
+            if checked.is_err() {
+                let means = "its signatures were not checked; this is a fault of keytrail";
+                findings.fail(job.spot.place(), "verifying its signatures failed", means);
+            }
         }
     }
 }

@@ -41,13 +41,18 @@ pub(super) fn open(
     disk.sync_dir(disk::parent(dir)).map_err(at_dir)?;
     // Names that are read may stand in memory only; from here on they count.
     disk.sync_dir(dir).map_err(at_dir)?;
-    let (origin, created) = match read_origin(disk.as_ref(), dir)? {
-        Some(origin) => (origin, false),
-        None => (create(&disk, dir, new_origin, &options, entropy)?, true),
-    };
-    let genesis = block::genesis(&origin);
     let mut known = witness.known_heads();
     known.sort_by_key(|known| known.size);
+    let (origin, created) = match read_origin(disk.as_ref(), dir)? {
+        Some(origin) => (origin, false),
+        None => {
+            // No log is begun where one was that cannot be made again from here.
+            let start = Head { size: 0, chain: block::genesis(new_origin) };
+            can_restore(witness, &known, &start)?;
+            (create(&disk, dir, new_origin, &options, entropy)?, true)
+        }
+    };
+    let genesis = block::genesis(&origin);
     let mut opener = Opener {
         disk: Arc::clone(&disk),
         dir: dir.to_path_buf(),
@@ -203,7 +208,7 @@ impl Opener<'_> {
     /// and the second copy lost, the seal says that something is missing.
     fn restore_rest(&mut self) -> Result<(), OpenError> {
         let Some(known) = self.known.last().cloned() else { return Ok(()) };
-        self.can_restore(&self.head)?;
+        can_restore(self.witness, &self.known, &self.head)?;
         while self.head.size < known.size {
             let first = Position(self.head.size);
             self.rebuild(first, known.size, known.chain, &BTreeMap::new(), false, Vec::new())?;
@@ -411,7 +416,7 @@ impl Opener<'_> {
             if let Some(known) = known.cloned() {
                 // In one step, not group by group: what is half restored would
                 // look like a log that ends there.
-                self.can_restore(&end.head)?;
+                can_restore(self.witness, &self.known, &end.head)?;
                 let good = self.good(&place)?;
                 return self.rebuild(first, known.size, known.chain, &good, false, seen.findings);
             }
@@ -512,21 +517,6 @@ impl Opener<'_> {
         self.head = active.end;
         self.active = Some(active);
         Ok(())
-    }
-
-    /// Whether the witness proves every record between `head` and what it knows.
-    fn can_restore(&self, head: &Head) -> Result<(), OpenError> {
-        let Some(known) = self.known.last().filter(|known| known.size > head.size) else {
-            return Ok(());
-        };
-        let mut at = *head;
-        while at.size < known.size {
-            match restored(self.witness, &at, known.size) {
-                Some(block) => at = block.head(),
-                None => return Err(OpenError::Lost { size: at.size, known: known.clone() }),
-            }
-        }
-        differs(&at, known)
     }
 
     /// Writes the segment from `first` to `until` anew, out of the groups that
@@ -664,6 +654,21 @@ fn restored(witness: &dyn Witness, head: &Head, until: u64) -> Option<Block> {
         block.push(bytes);
     }
     (block.count > 0).then_some(block)
+}
+
+/// Whether the witness proves every record between `head` and what is known.
+fn can_restore(witness: &dyn Witness, known: &[KnownHead], head: &Head) -> Result<(), OpenError> {
+    let Some(known) = known.last().filter(|known| known.size > head.size) else {
+        return Ok(());
+    };
+    let mut at = *head;
+    while at.size < known.size {
+        match restored(witness, &at, known.size) {
+            Some(block) => at = block.head(),
+            None => return Err(OpenError::Lost { size: at.size, known: known.clone() }),
+        }
+    }
+    differs(&at, known)
 }
 
 /// An error if `head` is as long as `known`, and another.

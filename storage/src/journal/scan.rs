@@ -49,6 +49,25 @@ fn read_copy(file: &dyn DiskFile, offset: u64) -> io::Result<Option<SegmentHeade
     Ok(SegmentHeader::decode(&bytes[..read]))
 }
 
+/// About how far a file is written, if zeros stand behind that: whole pages,
+/// found by halving, so that the rest need not be read.
+pub(super) fn written_len(file: &dyn DiskFile) -> io::Result<u64> {
+    const PAGE: u64 = 4_096;
+    let len = file.len()?;
+    let (mut from, mut to) = (0, len.div_ceil(PAGE));
+    while from < to {
+        let middle = from + (to - from) / 2;
+        let mut page = [0; PAGE as usize];
+        read_up_to(file, &mut page, middle * PAGE)?;
+        if page.iter().all(|&byte| byte == 0) {
+            to = middle;
+        } else {
+            from = middle + 1;
+        }
+    }
+    Ok((from * PAGE).min(len))
+}
+
 /// Fills `out` as far as the file goes.
 fn read_up_to(file: &dyn DiskFile, out: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;

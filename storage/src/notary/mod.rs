@@ -366,6 +366,8 @@ fn resumed(
 
 /// Extends the tree to `size` records and writes it.
 fn extend(tree: &mut GrowingTree, log: &LogReader, size: u64) -> Result<(), NotaryError> {
+    // A full disk may have left some of it unwritten.
+    tree.write().map_err(of_tree)?;
     while tree.size() < size {
         let left = usize::try_from(size - tree.size()).unwrap_or(usize::MAX);
         for record in log.encoded(Position(tree.size()), left.min(STEP))? {

@@ -4,7 +4,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::disk::RealDisk;
+use crate::disk::{MemoryDisk, RealDisk};
 use crate::journal::{self, Limits, Reserve};
 use crate::open::{OpenError, Store};
 use crate::toy::{Command, ORIGIN, Toy, World, stream};
@@ -224,4 +224,31 @@ fn a_guard_that_cannot_be_written_stops_the_process() {
     assert!(signed.notary.sign_now().is_err());
     assert_eq!(world.fatal_messages().len(), 1);
     assert_eq!(signed.notary.evidence().latest(), None, "nothing was published");
+}
+
+#[test]
+fn a_full_disk_lets_the_notary_wait_and_sign_once_there_is_space() {
+    let world = World::new();
+    let folder = world.dir.path().join("data");
+    let disk = MemoryDisk::default();
+    for dir in [folder.join("log"), folder.join("store").join("tree")] {
+        disk.put_dir(&dir);
+    }
+    let notary = Options { disk: Arc::new(disk.clone()), ..options(&world) };
+    let store = Store::<Toy>::open(&folder, world.options.clone()).unwrap();
+    let (log, origin) = (store.log.clone(), store.origin.clone());
+    let notary = Notary::start(&folder, log, &store.keys, &origin, None, notary).unwrap();
+    let signed = Signed { store, notary };
+    add(&world, &signed, 10);
+    disk.set_capacity(Some(disk.used()));
+    // The second one finds no new record, and a tree that was not written.
+    for _ in 0..2 {
+        assert!(signed.notary.sign_now().is_err());
+        assert_eq!(world.fatal_messages(), Vec::<String>::new());
+    }
+    disk.set_capacity(None);
+    signed.notary.sign_now().unwrap();
+    let checkpoint = signed.notary.evidence().latest().unwrap().checkpoint.clone();
+    assert_eq!(checkpoint.root, root_of(&signed.store.log, checkpoint.size));
+    close(signed);
 }

@@ -3,6 +3,7 @@
 
 mod kill;
 mod order;
+mod scripts;
 mod stop;
 mod trace;
 mod workers;

@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::Duration;
 
 use api::ports::SystemClock;
+use api::settings::Settings;
 use serde_json::json;
 use storage::disk::{Disk, DiskFile, Open, Privacy, RealDisk};
 
-use crate::client::{Answer, Request, connect};
+use crate::client::{Answer, Request, assert_problem, connect};
 use crate::server::InProcess;
 
 /// Holds every sync up while it is closed, and tells of each that waits.
@@ -112,13 +114,65 @@ impl DiskFile for GatedFile {
     }
 }
 
+/// A gate that is open, the disk behind it, and word of each sync that waits.
+fn gated() -> (Arc<Gate>, Arc<GatedDisk>, mpsc::Receiver<()>) {
+    let (waiting, waits) = mpsc::channel();
+    let gate = Arc::new(Gate { closed: Mutex::new(false), opened: Condvar::new(), waiting });
+    (Arc::clone(&gate), Arc::new(GatedDisk(gate)), waits)
+}
+
+/// A request that appends a record.
+fn write(administrator: &str) -> Request {
+    let body = json!({ "role": "AUDITOR", "name": "one of many" });
+    Request::post("/admin/v1/api-keys", &body).by(administrator)
+}
+
+/// Only a server that syncs nothing, or answers nothing, meets this limit.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_full_queue_is_said_at_once_and_what_is_in_it_is_done() {
+    const QUEUE: usize = 4;
+    let home = tempfile::tempdir().unwrap();
+    let (gate, disk, waits) = gated();
+    let settings =
+        Settings { data: home.path().join("data"), queue_length: QUEUE, ..Settings::default() };
+    let server = InProcess::with(settings, Arc::new(SystemClock::start()), disk);
+    let administrator = server.administrator.clone().unwrap();
+    let address = server.address;
+
+    gate.close();
+    let (tell, told) = mpsc::channel();
+    let send = |request: &Request| {
+        let (request, tell) = (request.clone(), tell.clone());
+        std::thread::spawn(move || tell.send(request.send(address)).unwrap())
+    };
+    let mut senders = vec![send(&write(&administrator))];
+    waits.recv_timeout(PATIENCE).unwrap();
+    // The writer is busy with the first; the queue takes so many, and no more.
+    senders.extend((0..3 * QUEUE).map(|_| send(&write(&administrator))));
+    for _ in 0..2 * QUEUE {
+        let busy = told.recv_timeout(PATIENCE).unwrap();
+        assert_problem(&busy, 503, "busy");
+        assert_eq!(busy.header("retry-after"), Some("1"));
+    }
+    assert!(told.try_recv().is_err(), "the others wait");
+    gate.open();
+    for _ in 0..=QUEUE {
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().status, 201);
+    }
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    let keys = Request::get("/admin/v1/api-keys").by(&administrator).send(address).value();
+    assert_eq!(keys["items"].as_array().unwrap().len(), 1 + 1 + QUEUE, "what was busy did nothing");
+    server.stop();
+    crate::http::world::verified(&home.path().join("data"));
+}
+
 #[test]
 fn one_worker_answers_while_many_writes_wait_for_the_disk() {
     const WRITES: u64 = 32;
     let home = tempfile::tempdir().unwrap();
-    let (waiting, waits) = mpsc::channel();
-    let gate = Arc::new(Gate { closed: Mutex::new(false), opened: Condvar::new(), waiting });
-    let disk = Arc::new(GatedDisk(Arc::clone(&gate)));
+    let (gate, disk, waits) = gated();
     let clock = Arc::new(SystemClock::start());
     let server = InProcess::start(&home.path().join("data"), clock, disk);
     let administrator = server.administrator.clone().unwrap();
@@ -126,8 +180,7 @@ fn one_worker_answers_while_many_writes_wait_for_the_disk() {
     let records = ask("/admin/v1/status").value()["records"].as_u64().unwrap();
 
     gate.close();
-    let body = json!({ "role": "AUDITOR", "name": "one of many" });
-    let write = Request::post("/admin/v1/api-keys", &body).by(&administrator);
+    let write = write(&administrator);
     let mut writes: Vec<_> = (0..WRITES)
         .map(|_| {
             let mut stream = connect(server.address);
@@ -135,7 +188,7 @@ fn one_worker_answers_while_many_writes_wait_for_the_disk() {
             stream
         })
         .collect();
-    waits.recv().unwrap();
+    waits.recv_timeout(PATIENCE).unwrap();
     for _ in 0..20 {
         assert_eq!(ask("/healthz").status, 200);
         assert_eq!(ask("/readyz").status, 200);

@@ -147,3 +147,27 @@ fn a_code_that_would_be_guessed_too_easily_is_refused_with_the_length_that_is_ne
     side.bank_posts(&cancel, &json!({})).ok::<Value>();
     side.bank_posts("/v1/activations", &body).ok::<Value>();
 }
+
+#[test]
+fn made_up_applications_share_one_count_and_leave_the_real_ones_theirs() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Launch::on(&home.path().join("data")).start();
+    let callers = Callers::set_up(server.address, server.administrator(), json!({}));
+    let side = Side { address: server.address, callers: &callers, client: server.client() };
+    let budget = engine::config::Config::default().activation_failure_budget_per_source;
+    for number in 0..=budget {
+        let body = json!({
+            "application_id": format!("018bcfe5-6800-7fff-bfff-{number:012x}"),
+            "code": "0000000000", "nonce": "A".repeat(43), "client_version": "3.8.0",
+        });
+        let answer = Request::post("/device/v1/activations/start", &body).send(side.address);
+        if number < budget {
+            assert_problem(&answer, 404, "activation_not_found");
+        } else {
+            assert_limited(&answer, 600);
+        }
+    }
+    let right = side.request_activation();
+    assert_eq!(guess(&side, &right.code, "192.0.2.1").status, 200);
+    server.stop();
+}

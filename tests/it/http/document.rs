@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::world::World;
-use crate::client::Request;
+use super::world::{World, api_key};
+use crate::client::{Request, assert_problem};
 use crate::contract;
 
 #[test]
@@ -26,6 +26,35 @@ fn the_server_serves_the_document_and_answers_everything_in_it() {
         let asks_for_a_key = answer.status == 401;
         assert_eq!(asks_for_a_key, !open, "{method} {path}: {}", answer.status);
         assert!(![404, 405].contains(&answer.status), "{method} {path}: {}", answer.status);
+    }
+}
+
+#[test]
+fn an_auditor_reads_every_event_and_nothing_that_is_sealed() {
+    let world = World::start();
+    let side = world.side();
+    let phone = side.phone(&api::device::ActivationOptions::default());
+    side.log_in(&phone, &api::device::AuthenticationOptions::default());
+    let administrator = &world.callers.administrator;
+    let auditor = api_key(world.address(), administrator, "AUDITOR", None).bearer.unwrap();
+    let get = |path: &str| world.send(&Request::get(path).by(&auditor));
+    let end = side.status().records;
+    let (mut next, mut seen) = (0, Vec::new());
+    while next < end {
+        let page = get(&format!("/audit/v1/events?limit=5&from={next}")).value();
+        assert_eq!(page["end"], end);
+        seen.extend(page["items"].as_array().unwrap().iter().cloned());
+        next = page["next"].as_u64().unwrap();
+    }
+    let positions: Vec<_> = seen.iter().map(|event| event["position"].as_u64().unwrap()).collect();
+    assert_eq!(positions, (0..end).collect::<Vec<_>>());
+    assert!(!json!(seen).to_string().contains("anna"), "the user's name is sealed");
+    let judged = get("/audit/v1/events?type=AuthenticationJudged").value();
+    assert_eq!(judged["items"].as_array().unwrap().len(), 1);
+    assert_eq!(get("/audit/v1/checkpoint-key").status, 200);
+    for query in ["limit=0", "limit=1001", "wait_s=31", "type=Nothing", "colour=1", "from=x"] {
+        let refused = get(&format!("/audit/v1/events?{query}"));
+        assert_problem(&refused, 400, "bad_request");
     }
 }
 

@@ -17,20 +17,24 @@ use engine::reasons::{
 use engine::signature::Verdict;
 use engine::terms::{Decision, Method};
 use replay::inspect::Filter;
+use replay::report::Level;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::world::{CHANCE, Side, World};
 use crate::client::{Request, assert_problem};
 
+/// Long enough to be found nowhere by accident.
+const PIN: &str = "258046913057";
+
 fn with_pin() -> ActivationOptions {
-    ActivationOptions { pin: Some(Zeroizing::new("2580".to_owned())), ..Default::default() }
+    ActivationOptions { pin: Some(Zeroizing::new(PIN.to_owned())), ..Default::default() }
 }
 
 fn pin(wrong_pin: bool) -> AuthenticationOptions {
     let mut options = AuthenticationOptions {
         method: Some(Method::DevicePin),
-        pin: Some(Zeroizing::new("2580".to_owned())),
+        pin: Some(Zeroizing::new(PIN.to_owned())),
         ..AuthenticationOptions::default()
     };
     options.misbehaviour.wrong_pin = wrong_pin;
@@ -185,6 +189,63 @@ fn what_is_shown_and_signed_travels_unchanged_and_a_rejection_is_no_failure() {
 }
 
 #[test]
+fn a_method_that_may_not_answer_is_refused_and_the_challenge_stays() {
+    let world = World::start();
+    let side = world.side();
+    let phone = side.phone(&with_pin());
+    let body = json!({
+        "registration_id": phone.registration_id(), "level": "TWO_FACTOR", "methods": ["DEVICE:PIN"],
+    });
+    let operation: Operation = side.bank_posts("/v1/operations", &body).ok();
+    let path = format!("/device/v1/operations/{}/finish", operation.operation_id);
+    let device = AuthenticationOptions { method: Some(Method::Device), ..Default::default() };
+    let answering = authenticate_start(&side.client, &phone, &device).unwrap();
+    let records = side.status().records;
+    let one_factor = answering.answer(&phone, &device, CHANCE).unwrap();
+    let refused = world.send(&Request::post(&path, &one_factor));
+    assert_problem(&refused, 409, "method_not_offered");
+    let mut unactivated = serde_json::to_value(&one_factor).unwrap();
+    unactivated["method"] = json!("DEVICE:BIOMETRIC");
+    let refused = world.send(&Request::post(&path, &unactivated));
+    assert_problem(&refused, 409, "method_not_offered");
+    assert_eq!(side.status().records, records);
+    let two_factors = answering.answer(&phone, &pin(false), CHANCE).unwrap();
+    assert_eq!(world.send(&Request::post(&path, &two_factors)).value()["accepted"], true);
+    world.stop_and_verify();
+}
+
+#[test]
+fn an_activation_that_is_over_cannot_be_cancelled_or_finished() {
+    let world = World::start();
+    let side = world.side();
+    let requested = side.request_activation();
+    let id = requested.activation.activation_id;
+    let cancel = format!("/v1/activations/{id}/cancel");
+    let application = world.callers.application;
+    let redemption = Redemption::by_code(application, &requested.code, None, CHANCE).unwrap();
+    let activating = redemption.start(&side.client).unwrap();
+    let options = ActivationOptions::default();
+    let offer = activating.offer(&world.server.url, &options, None, CHANCE).unwrap();
+    let cancelled: Activation = side.bank_posts(&cancel, &json!({})).ok();
+    assert_eq!(cancelled.state, ActivationState::Cancelled);
+    assert_eq!(cancelled.cancel_reason, Some(CancelReason::Requested));
+    let finish = Request::post(&format!("/device/v1/activations/{id}/finish"), offer.body());
+    assert_problem(&world.send(&finish), 404, "activation_not_found");
+    let records = side.status().records;
+    side.bank_posts(&cancel, &json!({})).ok::<Activation>();
+    assert_eq!(side.status().records, records, "cancelled it is already");
+
+    let done = side.request_activation();
+    let redemption = Redemption::by_code(application, &done.code, None, CHANCE).unwrap();
+    activate(&side.client, &redemption, &options, None, CHANCE).unwrap();
+    let cancel = format!("/v1/activations/{}/cancel", done.activation.activation_id);
+    let refused = side.bank_posts(&cancel, &json!({}));
+    assert_problem(&refused, 409, "activation_state");
+    assert_eq!(refused.value()["detail"], "it is COMPLETED");
+    world.stop_and_verify();
+}
+
+#[test]
 fn a_registration_has_sixteen_pending_operations_at_most() {
     let world = World::start();
     let side = world.side();
@@ -325,7 +386,7 @@ fn the_log_has_one_entry_for_each_signature_that_the_verifier_counted() {
     // A wrong PIN, a bad hardware signature; a signature that is none.
     assert_eq!((count(Verdict::Invalid), count(Verdict::Malformed)), (2, 1));
     let report = super::world::verified(&data);
-    let signatures = &report.levels[2];
+    let signatures = report.level(Level::Signatures).unwrap();
     assert_eq!(signatures.count("signatures"), expected, "{report}");
 }
 
@@ -353,7 +414,7 @@ fn nothing_secret_is_said_in_the_log_of_the_process() {
         &requested.code,
         &qr,
         token.as_str().unwrap(),
-        "2580",
+        PIN,
         "anna",
     ] {
         assert!(!said.contains(secret), "{secret} is in the log of the process");

@@ -576,6 +576,37 @@ fn a_log_that_is_gone_is_not_begun_anew_beside_its_keys() {
 }
 
 #[test]
+fn a_log_that_is_gone_comes_back_from_sled_under_its_own_origin_alone() {
+    let whole = Whole::new();
+    for origin in [ORIGIN, "example.org/another"] {
+        whole.cut.put_sled(Some(whole.cut.sleds[0].path()));
+        let disk = whole.disk.copy();
+        for path in disk.list(&whole.cut.dir.join("log")).unwrap() {
+            disk.remove(&path).unwrap();
+        }
+        let before = disk.files();
+        let disk = Arc::new(disk);
+        let options = Options {
+            disk: Arc::clone(&disk) as _,
+            origin: origin.into(),
+            ..small(&whole.cut.world)
+        };
+        match Store::<Toy>::open(&whole.cut.dir, options) {
+            Ok(store) => {
+                assert_eq!(origin, ORIGIN);
+                assert_eq!(store.report.journal.restored_records, 90);
+                assert_eq!(store.digest().unwrap(), whole.digest);
+            }
+            Err(error) => {
+                assert!(matches!(&error, OpenError::Journal(journal::OpenError::Lost { .. })));
+                assert_ne!(origin, ORIGIN, "{error}");
+                assert_eq!(disk.files(), before, "no other log is begun in its place");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_harmed_sled_folder_is_made_again_from_the_journal() {
     let whole = Whole::new();
     let all = |found: &Found| matches!(found, Found::All { repaired: false, .. });
