@@ -70,12 +70,15 @@ macro_rules! terms {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let word = if deserializer.is_human_readable() {
-                    Self::parse(&String::deserialize(deserializer)?)
+                if deserializer.is_human_readable() {
+                    let text = String::deserialize(deserializer)?;
+                    let words = &[$($text),+];
+                    Self::parse(&text).ok_or_else(|| de::Error::unknown_variant(&text, words))
                 } else {
-                    Self::from_code(u16::deserialize(deserializer)?)
-                };
-                word.ok_or_else(|| de::Error::custom(concat!("unknown ", stringify!($name))))
+                    let code = u16::deserialize(deserializer)?;
+                    let unknown = || de::Error::custom(concat!("unknown ", stringify!($name)));
+                    Self::from_code(code).ok_or_else(unknown)
+                }
             }
         }
     )+ };

@@ -39,6 +39,10 @@ impl Counter {
         Arc::new(Self(AtomicU64::new(start)))
     }
 
+    pub(crate) fn set(&self, time: Micros) {
+        self.0.store(time.0, Ordering::SeqCst);
+    }
+
     pub(crate) fn pass_s(&self, seconds: u64) {
         self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }

@@ -1,7 +1,7 @@
 //! What was known at a moment, how a registration came to be what it is, what
 //! another configuration would have done, and the log written out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -11,9 +11,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use engine::Keytrail;
 use engine::command::{RequestActivation, StartActivation, Want};
+use engine::entries::Look;
+use engine::events::Event;
 use engine::ids::{Id, Micros, Position};
+use engine::inverse::command_of;
 use engine::machine::Record;
-use engine::reasons::{CodeKind, ReasonGiven};
+use engine::reasons::{CodeKind, ReasonGiven, RegistrationState};
 use replay::export::{Range, jsonl, jsonl_file, manifest_path};
 use replay::history::{Chapter, history};
 use replay::inspect::{Filter, Row};
@@ -24,9 +27,13 @@ use serde_json::Value;
 use storage::block::genesis;
 use storage::fold::fold_state;
 use storage::lock::{LockError, ReadLock};
+use storage::open::Store;
 use storage::record;
+use storage::sequencer::Envelope;
 
-use crate::history::{APP, BANK, History, ORIGIN, Phone, Signs, by, small_segments};
+use crate::history::{
+    APP, BANK, Counter, History, ORIGIN, Phone, Signs, by, options, small_segments,
+};
 use crate::server::Server;
 
 const SECOND: u64 = 1_000_000;
@@ -377,6 +384,88 @@ fn the_configuration_that_was_in_force_changes_nothing_to_the_last_entry_of_stat
     assert_eq!(all.locks.same, 1);
 }
 
+/// A log of log-ins, good and bad, with unlocks between; which, `seed` says.
+fn many_log_ins(history: &mut History, seed: u64) {
+    let phones = [history.activate(1, true), history.activate(2, true)];
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for _ in 0..12 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let phone = &phones[(state >> 60) as usize % 2];
+        let signs = if (state >> 33).is_multiple_of(3) { Signs::Well } else { Signs::Wrongly };
+        let locked = |history: &History| {
+            let known = Look(&history.store.state).registration(phone.registration).unwrap();
+            known.state == RegistrationState::Locked
+        };
+        if locked(history) || (state >> 40).is_multiple_of(4) {
+            unlock(history, phone);
+        }
+        history.authenticate(phone, signs);
+    }
+}
+
+/// The commands of the log in `dir` on a new store whose application was created
+/// with `property`, at the same times; what is refused leaves no trace.
+fn lived(dir: &Path, property: (&str, &str)) -> (tempfile::TempDir, Store<Keytrail>) {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Counter::at(1);
+    let store = Store::open(folder.path(), options(&clock, small_segments(8))).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let all = records(dir);
+    for records in all.chunk_by(|one, next| one.causation == next.causation) {
+        let mut command = command_of(records).unwrap();
+        if let Want::CreateApplication(want) = &mut command.want {
+            want.properties = vec![(property.0.into(), property.1.into())];
+        }
+        let (causation, correlation) = (records[0].causation, records[0].correlation);
+        clock.set(records[0].time);
+        let envelope = Envelope { command, causation, correlation };
+        drop(runtime.block_on(store.handle.execute(envelope)));
+    }
+    (folder, store)
+}
+
+#[test]
+fn what_if_says_what_a_server_with_that_configuration_would_have_done() {
+    let (mut parted, mut unknown) = (0, 0);
+    for seed in 0..3 {
+        let folder = log(|history| many_log_ins(history, seed));
+        for allowed in ["1", "2", "4"] {
+            let answer = asked(folder.path(), &format!("failures_allowed={allowed}"), 0);
+            let (_folder, server) = lived(folder.path(), ("failures_allowed", allowed));
+            let look = Look(&server.state);
+            let there = |id: Id| look.operation(id).map(|it| it.state.as_str());
+            let mut seen = BTreeSet::new();
+            for ending in &answer.different {
+                let state = ending.alternative.split(' ').next();
+                assert_eq!(there(ending.id), state, "{seed} {allowed} {answer}");
+                assert!(seen.insert(ending.id));
+            }
+            for ending in &answer.not_comparable {
+                assert_eq!(there(ending.id), None, "{seed} {allowed} {answer}");
+                assert!(seen.insert(ending.id));
+            }
+            (parted, unknown) =
+                (parted + answer.different.len(), unknown + answer.not_comparable.len());
+            let mut same = 0;
+            for record in records(folder.path()) {
+                let Ok(Event::AuthenticationJudged(judged)) = event(&record) else { continue };
+                if !seen.contains(&judged.operation) {
+                    same += 1;
+                    assert_eq!(there(judged.operation), Some(judged.operation_state.as_str()));
+                }
+            }
+            assert_eq!(answer.operations.same, same, "{seed} {allowed} {answer}");
+            server.close().unwrap();
+        }
+    }
+    assert!(parted > 5 && unknown > 10, "{parted} {unknown}");
+}
+
+fn event(record: &Record) -> Result<Event, engine::events::EventError> {
+    let draft = &record.draft;
+    Event::decode(draft.event_type, draft.schema, &draft.clear)
+}
+
 #[test]
 fn what_is_asked_stays_in_force_whatever_the_log_set_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
@@ -410,6 +499,29 @@ fn a_shorter_lifetime_expires_what_was_answered_late_and_a_longer_one_leaves_it_
 }
 
 #[test]
+fn in_the_alternative_time_passes_without_an_event_of_the_log() {
+    let folder = log(|history| {
+        let phone = history.activate(1, true);
+        history.operation(&phone);
+        history.clock.pass_s(60);
+        let (registration, reason) = (phone.registration, ReasonGiven::Other);
+        history.done(Want::DeactivateRegistration { by: by(BANK), registration, reason });
+    });
+    let answer = asked(folder.path(), "operation_lifetime_s=30", 0);
+    assert_eq!(counts(&answer.changes), [("operation: CANCELLED -> EXPIRED", 1)], "{answer}");
+    let answer = asked(folder.path(), "operation_lifetime_s=90", 0);
+    assert_eq!((answer.operations, answer.activations), (tally(1, 0, 0), tally(1, 0, 0)));
+    // A range ends before its end, and what is open then is compared as it stands.
+    let options = Options {
+        properties: properties(&["operation_lifetime_s=30"]).unwrap(),
+        to: Some(at(8)),
+        ..Options::default()
+    };
+    let answer = what_if(folder.path(), &options).unwrap();
+    assert_eq!((answer.operations, answer.last.unwrap().position), (tally(1, 0, 0), 7));
+}
+
+#[test]
 fn a_client_that_is_no_longer_served_is_refused_by_the_configuration() {
     let folder = log(|history| {
         let phone = history.activate(1, true);
@@ -435,6 +547,25 @@ fn signatures_by_keys_that_a_registration_would_not_have_are_not_judged() {
     });
     let answer = asked(folder.path(), "allow_unproven_reactivation=false", 0);
     assert_eq!(answer.activations, tally(1, 1, 0), "{answer}");
+    assert_eq!(
+        counts(&answer.reasons),
+        [("it was signed for keys that the registration would not have", 1)]
+    );
+}
+
+#[test]
+fn a_log_in_is_not_judged_with_a_hardware_key_that_the_phone_was_not_asked_for() {
+    let folder = log(|history| {
+        history.configure("hw_key_min_client_version", "\"3.9\"");
+        let phone = history.activate(1, true);
+        history.authenticate(&phone, Signs::Well);
+    });
+    let answer = asked(folder.path(), "hw_key_min_client_version=3.8", 0);
+    assert_eq!(
+        counts(&answer.changes),
+        [("activation: COMPLETED without a hardware key -> COMPLETED with a hardware key", 1)],
+        "{answer}"
+    );
     assert_eq!(
         counts(&answer.reasons),
         [("it was signed for keys that the registration would not have", 1)]
