@@ -280,6 +280,7 @@ fn open_blocking(
     };
     let guard = Guard::read(&*notary.disk, &notary.guard).map_err(unvouched)?;
     options.known_heads.extend(guard.as_ref().map(Guard::known_head));
+    options.known_heads.extend(notary::head_beside(&*notary.disk, &settings.data));
     let disk = Arc::clone(&options.disk);
     let mut anchors = Anchors::new(settings, clock, disk).map_err(contradicted)?;
     let (heads, held) = anchors.ask(&settings.data, guard.as_ref()).map_err(contradicted)?;

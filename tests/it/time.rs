@@ -797,6 +797,8 @@ fn exported_evidence_is_tiles_that_give_the_signed_root_and_a_log_that_verifies(
     let out = folder.path().join("evidence");
     let (code, page, error) = keytrail(&["export", &data, "--tlog", out.to_str().unwrap()]);
     assert_eq!((code, error.as_str()), (0, ""), "{page}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&out).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
     let read = |path: &str| fs::read(out.join(path)).unwrap();
     let checkpoint = String::from_utf8(read("checkpoint")).unwrap();
     let (size, root) = {

@@ -14,9 +14,10 @@
 //! computed from the records by another implementation than the tiles'.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -131,7 +132,8 @@ pub fn tlog(dir: &Path, out: &Path) -> Result<Tlog, TlogError> {
     let mut name = out.as_os_str().to_owned();
     name.push(".part");
     let part = PathBuf::from(name);
-    fs::create_dir(&part).map_err(writing(&part))?;
+    // As the log itself: public keys and times are for whoever is given them.
+    DirBuilder::new().mode(0o700).create(&part).map_err(writing(&part))?;
     let written = write(dir, &part, &checkpoint, &key).and_then(|written| {
         file(&part.join(CHECKPOINT_FILE), checkpoint_text.as_bytes())?;
         file(&part.join(KEY_FILE), key_text.as_bytes())?;

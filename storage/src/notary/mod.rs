@@ -33,7 +33,7 @@ use crate::disk::{self, Disk, Open, Privacy};
 use crate::journal::KnownHead;
 use crate::keys::{KeyError, KeyStore, SecretName};
 use crate::merkle::{self, Hash, Missing, TileId, Tiles};
-use crate::note::{Checkpoint, LogSigner, Note, NoteError, VerifierKey};
+use crate::note::{Checkpoint, LogSigner, Note, NoteError, Signed, VerifierKey};
 use crate::open::Fatal;
 use crate::reader::{LogReader, ReadError};
 use crate::record::Chain;
@@ -179,6 +179,23 @@ impl Guard {
     fn text(&self) -> String {
         format!("chain {}\n{}", blake3::Hash::from_bytes(self.chain).to_hex(), self.note)
     }
+}
+
+/// What the checkpoint beside the log in the folder `dir` says of a durable
+/// head, for whoever opens the log and may have lost the guard file. None if
+/// there is none, or none that is signed with the key beside it.
+#[must_use]
+pub fn head_beside(disk: &dyn Disk, dir: &Path) -> Option<KnownHead> {
+    let text = |name| {
+        let bytes = disk.read(&dir.join("log").join(name), GUARD_MAX).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    let note: Note = text(CHECKPOINT_FILE)?.parse().ok()?;
+    let key: VerifierKey = text(KEY_FILE)?.parse().ok()?;
+    let checkpoint = Checkpoint::of_text(&note.text).ok()?;
+    let signed = matches!(key.verify(&note), Ok(Some(Signed::Log)));
+    let source = "the checkpoint beside it".to_owned();
+    signed.then_some(KnownHead { source, size: checkpoint.size, chain: None })
 }
 
 /// A checkpoint that was published once and kept elsewhere.

@@ -34,6 +34,7 @@ fn try_open(world: &World, folder: &Path) -> Result<Signed, String> {
         ..journal::Options::default()
     };
     opened.known_heads.extend(guard.as_ref().map(Guard::known_head));
+    opened.known_heads.extend(head_beside(&RealDisk, folder));
     let store = Store::<Toy>::open(folder, opened).map_err(|error: OpenError| error.to_string())?;
     let log = store.log.clone();
     let notary = Notary::start(folder, log, &store.keys, &store.origin, guard, options)
@@ -214,6 +215,33 @@ fn tiles_beyond_the_checkpoint_are_not_given_out() {
 }
 
 #[test]
+fn without_guard_and_second_copy_a_cut_end_is_still_seen_by_the_checkpoint_beside_it() {
+    let world = World::new();
+    let folder = world.dir.path().join("data");
+    let signed = try_open(&world, &folder).unwrap();
+    add(&world, &signed, 10);
+    close(signed);
+    let early = world.dir.path().join("early");
+    copy(&folder, &early);
+    let signed = try_open(&world, &folder).unwrap();
+    add(&world, &signed, 10);
+    close(signed);
+    fs::remove_file(world.dir.path().join("guard")).unwrap();
+    // The log of the morning under the checkpoint of the evening.
+    for name in [CHECKPOINT_FILE, KEY_FILE] {
+        fs::copy(folder.join("log").join(name), early.join("log").join(name)).unwrap();
+    }
+    let refused = try_open(&world, &early).map(close).unwrap_err();
+    assert!(refused.contains("the checkpoint beside it"), "{refused}");
+    // One that nobody signed says nothing.
+    let path = early.join("log").join(CHECKPOINT_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\n20\n", "\n30\n", 1)).unwrap();
+    assert_eq!(head_beside(&RealDisk, &early), None);
+    close(try_open(&world, &early).unwrap());
+}
+
+#[test]
 fn a_guard_that_cannot_be_written_stops_the_process() {
     let world = World::new();
     let folder = world.dir.path().join("data");
@@ -288,8 +316,8 @@ fn a_full_disk_lets_the_notary_wait_and_sign_once_there_is_space() {
     let signed = Signed { store, notary };
     add(&world, &signed, 10);
     disk.set_capacity(Some(disk.used()));
-    // The second one finds no new record, and a tree that was not written.
-    for _ in 0..2 {
+    // The last ones find no new record, and a tree that was not written.
+    for _ in 0..12 {
         assert!(signed.notary.sign_now().is_err());
         assert_eq!(world.fatal_messages(), Vec::<String>::new());
     }
