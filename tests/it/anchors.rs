@@ -263,3 +263,21 @@ fn an_endpoint_gets_the_checkpoint_with_its_token_and_the_token_is_told_to_nobod
     let said = server.stop();
     assert!(!said.contains("s3cret"), "{said}");
 }
+
+#[test]
+fn the_key_of_a_log_is_shown_if_it_has_signed_the_checkpoint_there() {
+    let begun = Begun::new();
+    let show = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keytrail-tested"));
+        command.args(["key", "show"]).arg(begun.path("data")).output().unwrap()
+    };
+    let shown = show();
+    assert!(shown.status.success());
+    assert_eq!(String::from_utf8(shown.stdout).unwrap(), format!("{}\n", begun.key()));
+    let stranger = Begun::new();
+    let foreign = stranger.path("data/log/checkpoint-key");
+    fs::copy(foreign, begun.path("data/log/checkpoint-key")).unwrap();
+    assert_eq!(show().status.code(), Some(1));
+    fs::remove_file(begun.path("data/log/checkpoint-key")).unwrap();
+    assert_eq!(show().status.code(), Some(2));
+}

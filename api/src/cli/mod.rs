@@ -5,6 +5,7 @@ pub mod demo;
 pub mod device;
 pub mod export;
 pub mod inspect;
+pub mod key;
 pub mod openapi;
 pub mod rebuild;
 pub mod receipt;
@@ -46,6 +47,8 @@ enum Command {
     Export(export::Arguments),
     /// Check a receipt of an event with the log's public key, offline
     Receipt(receipt::Arguments),
+    /// Print the public half of the key that signs a log's checkpoints
+    Key(key::Arguments),
     /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
     Witness(witness::Arguments),
     /// Make everything that is derived from the log again
@@ -88,6 +91,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Receipt(arguments) => receipt::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
