@@ -324,11 +324,14 @@ impl Pin {
 
 /// A small text file; none if it is not there.
 fn read(path: &Path) -> Result<Option<String>, FolderError> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
+    match fs::metadata(path) {
+        // Opening a pipe would wait for its other end.
+        Ok(what) if !what.is_file() => return Ok(Some(String::new())),
+        Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(FolderError::reading(path)(error)),
-    };
+    }
+    let file = fs::File::open(path).map_err(FolderError::reading(path))?;
     let mut bytes = Vec::new();
     file.take(FILE_MAX).read_to_end(&mut bytes).map_err(FolderError::reading(path))?;
     // What is no text is no note either, and is said so.
