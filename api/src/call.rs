@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
-use engine::command::{Command, Refusal};
+use engine::command::{Command, Refusal, Want};
 use engine::events::Event;
 use engine::ids::{Id, Position};
-use engine::machine::{Draft, Record};
-use engine::seal::{self, Binding};
+use engine::machine::Record;
 use serde::de::DeserializeOwned;
 use storage::sequencer::{Envelope, ExecuteError};
 
@@ -19,6 +18,7 @@ use crate::http::correlation::Correlation;
 use crate::http::idempotency::Asked;
 use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
+use crate::sealing;
 
 /// Seconds after which a caller may come back when the queue is full.
 const BUSY_RETRY_S: u64 = 1;
@@ -71,6 +71,12 @@ impl Call {
         }
     }
 
+    /// A command whose first event gets a fresh id.
+    #[must_use]
+    pub fn command(&self, want: Want) -> Command {
+        Command { event_id: self.app.fresh_event_id(), want }
+    }
+
     /// Executes what an API key asked for.
     ///
     /// # Errors
@@ -100,21 +106,15 @@ impl Call {
         position: Position,
         whom: OpenedFor,
     ) -> Result<Option<T>, ApiError> {
-        let internal = |error: Box<dyn std::error::Error + Send + Sync>| {
-            ApiError::new(Code::Internal).cause(error)
-        };
         let record = self.record(position)?;
         if record.draft.sealed.is_empty() {
             return Ok(None);
         }
-        let subject =
-            self.app.keys.subject_key(record.draft.subject).map_err(|e| internal(e.into()))?;
-        let Some(subject) = subject else { return Ok(None) };
+        let Some(subject) = sealing::subject_key(&self.app.keys, record.draft.subject)? else {
+            return Ok(None);
+        };
         self.app.key_uses.count(whom);
-        let opened =
-            seal::open(subject.key.expose(), &binding_of(&record.draft), &record.draft.sealed)
-                .map_err(|error| internal(error.into()))?;
-        engine::codec::decode(&opened).map(Some).map_err(|error| internal(error.into()))
+        sealing::open(&subject, &record.draft).map(Some)
     }
 }
 
@@ -125,16 +125,6 @@ impl From<Failed> for ApiError {
             Failed::Refused(refusal) => refused(&refusal),
             Failed::Error(error) => error,
         }
-    }
-}
-
-fn binding_of(draft: &Draft) -> Binding {
-    Binding {
-        event_id: draft.event_id,
-        stream: draft.stream,
-        event_type: draft.event_type,
-        schema: draft.schema,
-        subject: draft.subject,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod openapi;
 pub mod ports;
 pub mod problem;
 pub mod refusals;
+pub mod sealing;
 pub mod server;
 pub mod service;
 pub mod settings;

@@ -73,6 +73,48 @@ pub struct AuthenticationFacts {
     pub data_to_sign_hash: Bytes32,
 }
 
+/// An event that holds signatures.
+#[derive(Debug, Clone, Copy)]
+pub enum Judged<'a> {
+    /// Those of an activation.
+    Activation(&'a ActivationJudgedV1),
+    /// Those of an authentication.
+    Authentication(&'a AuthenticationJudgedV1),
+}
+
+impl<'a> Judged<'a> {
+    /// The event, if it is one that holds signatures.
+    #[must_use]
+    pub fn of(event: &'a Event) -> Option<Self> {
+        match event {
+            Event::ActivationJudged(judged) => Some(Self::Activation(judged)),
+            Event::AuthenticationJudged(judged) => Some(Self::Authentication(judged)),
+            Event::LogStarted(_)
+            | Event::ClockStepped(_)
+            | Event::RefusalsCounted(_)
+            | Event::ApiKeyCreated(_)
+            | Event::ApiKeyRevoked(_)
+            | Event::ApplicationCreated(_)
+            | Event::ConfigurationChanged(_)
+            | Event::CodeBudgetExhausted(_)
+            | Event::ActivationRequested(_)
+            | Event::ActivationStarted(_)
+            | Event::ActivationExpired(_)
+            | Event::ActivationCancelled(_)
+            | Event::RegistrationLocked(_)
+            | Event::RegistrationUnlocked(_)
+            | Event::RegistrationDeactivated(_)
+            | Event::OperationCreated(_)
+            | Event::ChallengeIssued(_)
+            | Event::OperationExpired(_)
+            | Event::OperationCancelled(_)
+            | Event::ErasureOrdered(_)
+            | Event::SubjectErased(_)
+            | Event::KeyUseCounted(_) => None,
+        }
+    }
+}
+
 impl Signed {
     /// At activation: the decision is to approve, the level one factor, and
     /// there is no context.
@@ -153,38 +195,17 @@ impl Signed {
         registration: Id,
         event: &Event,
     ) -> Result<Option<(Self, &[VerificationV1])>, ProofError> {
-        match event {
-            Event::ActivationJudged(judged) => {
+        Ok(match Judged::of(event) {
+            Some(Judged::Activation(judged)) => {
                 let signed = Self::of_activation(registration, judged)?;
-                Ok(Some((signed, &judged.verifications)))
+                Some((signed, &judged.verifications))
             }
-            Event::AuthenticationJudged(judged) => {
+            Some(Judged::Authentication(judged)) => {
                 let signed = Self::of_authentication(registration, judged)?;
-                Ok(Some((signed, &judged.verifications)))
+                Some((signed, &judged.verifications))
             }
-            Event::LogStarted(_)
-            | Event::ClockStepped(_)
-            | Event::RefusalsCounted(_)
-            | Event::ApiKeyCreated(_)
-            | Event::ApiKeyRevoked(_)
-            | Event::ApplicationCreated(_)
-            | Event::ConfigurationChanged(_)
-            | Event::CodeBudgetExhausted(_)
-            | Event::ActivationRequested(_)
-            | Event::ActivationStarted(_)
-            | Event::ActivationExpired(_)
-            | Event::ActivationCancelled(_)
-            | Event::RegistrationLocked(_)
-            | Event::RegistrationUnlocked(_)
-            | Event::RegistrationDeactivated(_)
-            | Event::OperationCreated(_)
-            | Event::ChallengeIssued(_)
-            | Event::OperationExpired(_)
-            | Event::OperationCancelled(_)
-            | Event::ErasureOrdered(_)
-            | Event::SubjectErased(_)
-            | Event::KeyUseCounted(_) => Ok(None),
-        }
+            None => None,
+        })
     }
 
     fn of_activation(registration: Id, judged: &ActivationJudgedV1) -> Result<Self, ProofError> {

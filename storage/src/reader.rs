@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use engine::ids::Position;
+use engine::ids::{Id, Micros, Position};
 use engine::machine::Record;
 use tokio::sync::watch;
 
@@ -25,6 +25,12 @@ const BLOCKS_KEPT: usize = 16;
 
 /// Records read from the journal at once.
 const FALLBACK_STEP: usize = 64;
+
+/// Records among which [`LogReader::find`] looks for an event.
+pub const FIND_MAX: u64 = 65_536;
+
+/// Records that it reads at once.
+const FIND_STEP: usize = 1_024;
 
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +121,38 @@ impl LogReader {
             Chunk::Journal(records) => records.into_iter().next(),
         };
         bytes.ok_or_else(|| damaged(position, "its block is too short"))
+    }
+
+    /// Where the event of this id stands. A UUIDv7 (RFC 9562) holds the time at
+    /// which it was drawn, and the log is in the order of time: looked at are
+    /// [`FIND_MAX`] records from that time on. None if it is not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Damaged`].
+    pub fn find(&self, event: Id) -> Result<Option<Position>, ReadError> {
+        let mut millis = [0; 8];
+        millis[2..].copy_from_slice(&event.0[..6]);
+        let drawn = Micros(u64::from_be_bytes(millis).saturating_mul(1_000));
+        let size = self.head().size;
+        let (mut low, mut high) = (0, size);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.record(Position(middle))?.time < drawn {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let end = size.min(low.saturating_add(FIND_MAX));
+        while low < end {
+            let records = self.read(Position(low), FIND_STEP.min((end - low) as usize))?;
+            if let Some(found) = records.iter().find(|it| it.draft.event_id == event) {
+                return Ok(Some(found.position));
+            }
+            low += records.len() as u64;
+        }
+        Ok(None)
     }
 
     /// Encoded records from `from` on, at most `limit` and at most what one look

@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Exit {
 fn print(rebuilt: &Rebuilt, json: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let equal = rebuilt.before == rebuilt.after;
-    let [before, after] = [rebuilt.before, rebuilt.after].map(hex);
+    let [before, after] = [rebuilt.before, rebuilt.after].map(|digest| replay::hex(&digest));
     let found = &rebuilt.found;
     let remade = found.store_set_aside.as_ref().or(found.state_remade.as_ref());
     if json {
@@ -93,8 +93,4 @@ fn print(rebuilt: &Rebuilt, json: bool) -> std::io::Result<()> {
         "{}",
         if equal { "equal" } else { "NOT equal: what was stored was not what the log says" }
     )
-}
-
-fn hex(bytes: [u8; 32]) -> String {
-    blake3::Hash::from_bytes(bytes).to_hex().to_string()
 }

@@ -133,12 +133,11 @@ pub fn run(
 }
 
 fn judged(steps: Vec<Step>, verified: Report, rebuilt: &Rebuilt) -> Demo {
-    let hex = |digest: [u8; 32]| blake3::Hash::from_bytes(digest).to_hex().to_string();
     let signatures = verified.level(Level::Signatures).map_or(0, |level| level.count("signatures"));
     let state_digest = Digests {
         folded: verified.state_digest,
-        before_rebuild: hex(rebuilt.before),
-        after_rebuild: hex(rebuilt.after),
+        before_rebuild: replay::hex(&rebuilt.before),
+        after_rebuild: replay::hex(&rebuilt.after),
     };
     let found = &rebuilt.found;
     // State that opening had to make again first would be compared with itself.

@@ -2,14 +2,12 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Path};
-use engine::codec;
 use engine::codes;
 use engine::command::{self, Command, Refusal, Want};
 use engine::entries::{self, Application};
-use engine::events::{ActivationRequestedV1, Event, Payload};
+use engine::events::{ActivationRequestedV1, Event};
 use engine::ids::Id;
 use engine::reasons::{CodeType, RiskAttribute};
-use engine::seal::{self, Binding};
 use engine::sealed::{SealedUserV1, USER_REF_MAX};
 use engine::terms::{HwKeyClientStatus, HwKeyServerResult};
 use storage::keys::{KeyError, SubjectKey};
@@ -22,6 +20,7 @@ use crate::http::body::Body;
 use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
+use crate::sealing;
 use crate::wire::provider::{self as wire, Risk};
 use crate::wire::{Empty, Moment, QrPayload};
 
@@ -109,8 +108,7 @@ pub async fn request_again(
     let registration = registrations::own(&call, &caller, *id)?;
     let user: Option<SealedUserV1> =
         call.sealed(registration.requested_in, OpenedFor::ServiceProvider)?;
-    let subject = call.keys.subject_key(registration.subject);
-    let subject = subject.map_err(|error| ApiError::new(Code::Internal).cause(error))?;
+    let subject = sealing::subject_key(&call.keys, registration.subject)?;
     // Whoever was erased has no reference that could be sealed again.
     let (Some(user), Some(subject)) = (user, subject) else {
         return Err(ApiError::new(Code::RegistrationState).detail("its user was erased"));
@@ -159,7 +157,7 @@ pub async fn cancel(
 ) -> Result<HttpResponse, ApiError> {
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let want = Want::CancelActivation { by: asked.by.clone(), activation: *id };
-    let command = Command { event_id: call.fresh_event_id(), want };
+    let command = call.command(want);
     let outcome = call.execute_for(&asked, command).await?;
     if let Some(Event::ActivationExpired(_)) = outcome.first_event()? {
         return Err(ApiError::new(Code::ActivationState).detail("it is EXPIRED"));
@@ -203,10 +201,9 @@ fn draw(call: &Call, asked: &Asked, target: &Target) -> Result<Command, ApiError
     );
     let event_id = call.fresh_event_id();
     let registration = target.registration.unwrap_or_else(|| call.fresh_id());
-    let (event_type, schema) = ActivationRequestedV1::KIND;
-    let subject = target.subject.id;
-    let binding = Binding { event_id, stream: registration, event_type, schema, subject };
-    let user = codec::encode(&SealedUserV1 { user_ref: target.user_ref.clone() });
+    let user = SealedUserV1 { user_ref: target.user_ref.clone() };
+    let sealed =
+        sealing::seal::<ActivationRequestedV1>(&target.subject, event_id, registration, &user);
     let want = command::RequestActivation {
         by: asked.by.clone(),
         application: target.application,
@@ -215,8 +212,8 @@ fn draw(call: &Call, asked: &Asked, target: &Target) -> Result<Command, ApiError
         activation,
         code_hash: codes::code_hash(key, target.application, &code),
         qr_hash: codes::qr_hash(key, target.application, &codes::qr_secret(key, activation)),
-        subject,
-        sealed: seal::seal(target.subject.key.expose(), &binding, &user),
+        subject: target.subject.id,
+        sealed,
     };
     Ok(Command { event_id, want: Want::RequestActivation(want) })
 }

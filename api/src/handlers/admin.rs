@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Path, Query};
 use engine::Keytrail;
-use engine::command::{ChangeConfiguration, Command, CreateApiKey, CreateApplication, Want};
+use engine::command::{ChangeConfiguration, CreateApiKey, CreateApplication, Want};
 use engine::entries::{self, Entry, Key, KeyKind};
 use engine::events::SetProperty;
 use engine::ids::Id;
@@ -65,7 +65,7 @@ pub async fn create_api_key(
         name: body.value.name.clone(),
         secret_hash: call.hasher.hash(&made.secret).0,
     };
-    let command = Command { event_id: call.fresh_event_id(), want: Want::CreateApiKey(want) };
+    let command = call.command(Want::CreateApiKey(want));
     let (id, credential) = match call.execute_for(&asked, command).await? {
         Outcome::Done(_) => (made.id, Some(made)),
         // The stream of the first record is the key that was made then.
@@ -132,7 +132,7 @@ pub async fn revoke_api_key(
 ) -> Result<HttpResponse, ApiError> {
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let want = Want::RevokeApiKey { by: asked.by.clone(), key: *id };
-    let command = Command { event_id: call.fresh_event_id(), want };
+    let command = call.command(want);
     call.execute_for(&asked, command).await?;
     let key = call.look().api_key(*id).ok_or(Code::NotFound)?;
     Ok(HttpResponse::Ok().json(api_key_view(*id, &key)))
@@ -160,7 +160,7 @@ pub async fn create_application(
         properties: set(&body.value.configuration),
     };
     let id = want.application;
-    let command = Command { event_id: call.fresh_event_id(), want: Want::CreateApplication(want) };
+    let command = call.command(Want::CreateApplication(want));
     let id = match call.execute_for(&asked, command).await? {
         Outcome::Done(_) => id,
         Outcome::Repeat(first) => first.draft.stream,
@@ -232,7 +232,7 @@ pub async fn change_configuration(
         properties: set(&body.value.configuration),
     };
     let want = Want::ChangeConfiguration(want);
-    let command = Command { event_id: call.fresh_event_id(), want };
+    let command = call.command(want);
     call.execute_for(&asked, command).await?;
     let application = call.look().application(*id).ok_or(Code::NotFound)?;
     Ok(HttpResponse::Ok().json(application_view(&call, *id, &application)))

@@ -7,7 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
 use actix_web::web::{self, Path, Query};
 use engine::events::{Event, REGISTRY};
-use engine::ids::{Id, Micros, Position};
+use engine::ids::{Id, Position};
 use engine::machine::Record;
 use replay::inspect::Row;
 use replay::proof::Receipt;
@@ -24,8 +24,6 @@ use crate::problem::{ApiError, Code};
 /// A receipt with the record in it is no longer than this, in bytes; a longer
 /// one leaves the record out.
 const RECEIPT_WITH_RECORD_MAX: usize = 3 * 1024;
-/// Records among which an event is looked for, from the time in its id on.
-const SEARCHED: u64 = 65_536;
 /// Records that are read at a time.
 const STEP: usize = 1_024;
 /// Events in a page unless the request says otherwise, and at most.
@@ -123,7 +121,7 @@ pub async fn receipt(
         Err(_) => {
             let id: Id = event.parse().map_err(|_| Code::NotFound)?;
             let log = call.log.clone();
-            let found = aside(move || position_of(&log, id)).await?;
+            let found = aside(move || log.find(id).map_err(unreadable)).await?;
             found.ok_or(Code::NotFound)?.0
         }
     };
@@ -272,32 +270,6 @@ fn shown(record: &Arc<Record>) -> serde_json::Value {
     let draft = &record.draft;
     let event = Event::decode(draft.event_type, draft.schema, &draft.clear);
     Row { record: Record::clone(record), event }.to_json()
-}
-
-/// Where the event of this id stands. A UUIDv7 holds the time at which it was
-/// drawn, and the log is in the order of time.
-fn position_of(log: &LogReader, id: Id) -> Result<Option<Position>, ApiError> {
-    let mut millis = [0; 8];
-    millis[2..].copy_from_slice(&id.0[..6]);
-    let drawn = Micros(u64::from_be_bytes(millis).saturating_mul(1_000));
-    let (mut low, mut high) = (0, log.head().size);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if log.record(Position(middle)).map_err(unreadable)?.time < drawn {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    let end = log.head().size.min(low.saturating_add(SEARCHED));
-    while low < end {
-        let records = log.read(Position(low), STEP).map_err(unreadable)?;
-        if let Some(found) = records.iter().find(|record| record.draft.event_id == id) {
-            return Ok(Some(found.position));
-        }
-        low += records.len().max(1) as u64;
-    }
-    Ok(None)
 }
 
 fn unreadable(error: storage::reader::ReadError) -> ApiError {

@@ -6,7 +6,7 @@ use engine::codes;
 use engine::command::{self, Command, Refusal, Want};
 use engine::config::Config;
 use engine::entries::Application;
-use engine::events::{ActivationJudgedV1, Event, KeySetV1, MethodKeyV1, Payload, VerificationV1};
+use engine::events::{ActivationJudgedV1, Event, KeySetV1, MethodKeyV1, VerificationV1};
 use engine::ids::Id;
 use engine::key::PublicKey;
 use engine::machine::random;
@@ -73,7 +73,7 @@ pub async fn start(
         challenge: random(&*call.entropy),
         client_version: body.client_version.clone(),
     });
-    let command = Command { event_id: call.fresh_event_id(), want };
+    let command = call.command(want);
     match call.execute(command, None).await {
         Ok(outcome) => match outcome.first_event()? {
             Some(Event::ActivationExpired(_)) => Err(wrong_code(&call, guesser, config).await),
@@ -140,7 +140,7 @@ pub async fn finish(
         attestation_hash: NO_CONTENT,
         body_digest: digest,
         verifications,
-        sealed: sent.sealed(&call, event_id, stream, ActivationJudgedV1::KIND, subject)?,
+        sealed: sent.sealed::<ActivationJudgedV1>(&call, event_id, stream, subject)?,
     };
     let command = Command { event_id, want: Want::FinishActivation(Box::new(want)) };
     let outcome = call.execute(command, None).await;
@@ -347,7 +347,7 @@ async fn record_exhausted(
     let until = call.clock.wall().plus_s(config.activation_failure_window_s.into());
     let failures = budget(config, scope);
     let want = Want::ExhaustCodeBudget { application, scope, until, failures };
-    let command = Command { event_id: call.fresh_event_id(), want };
+    let command = call.command(want);
     match call.execute(command, None).await {
         // Codes of an application that does not exist leave no event.
         Ok(_) | Err(Failed::Refused(Refusal::Unknown)) => Ok(()),

@@ -6,7 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::web::Path;
 use engine::command::{self, Command, Refusal, Want};
 use engine::entries::{Operation, Registration};
-use engine::events::{AuthenticationJudgedV1, Event, Payload, VerificationV1};
+use engine::events::{AuthenticationJudgedV1, Event, VerificationV1};
 use engine::ids::Id;
 use engine::key::KeyBytes;
 use engine::machine::random;
@@ -62,7 +62,7 @@ pub async fn start(call: Call, body: Body<StartAuthentication>) -> Result<HttpRe
         challenge: random(&*call.entropy),
         client_version: body.client_version.clone(),
     });
-    let command = Command { event_id: call.fresh_event_id(), want };
+    let command = call.command(want);
     let outcome = call.execute(command, None).await.map_err(|failed| not_done(&call, failed))?;
     if let Some(Event::OperationExpired(_)) = outcome.first_event()? {
         return Err(ended(OperationState::Expired));
@@ -124,7 +124,6 @@ impl Answer<'_> {
         let verifications = self.verify(Some(&operation), Some(&registration))?;
         let checked = verifications.len();
         let event_id = call.fresh_event_id();
-        let kind = AuthenticationJudgedV1::KIND;
         let (stream, subject) = (body.registration_id, registration.subject);
         let want = command::FinishAuthentication {
             operation: self.id,
@@ -135,7 +134,7 @@ impl Answer<'_> {
             body_digest: self.digest,
             keys_at: registration.keys_at,
             verifications,
-            sealed: self.sent.sealed(call, event_id, stream, kind, subject)?,
+            sealed: self.sent.sealed::<AuthenticationJudgedV1>(call, event_id, stream, subject)?,
         };
         let command = Command { event_id, want: Want::FinishAuthentication(Box::new(want)) };
         let event = match call.execute(command, None).await {

@@ -1,11 +1,9 @@
 //! What *finish* of an activation and of an authentication have in common.
 
-use engine::codec;
-use engine::events::DeclaredV1;
+use engine::events::{DeclaredV1, Payload};
 use engine::ids::{Id, Micros};
 use engine::key::PublicKey;
 use engine::proofs::Signed;
-use engine::seal::{self, Binding};
 use engine::sealed::{CLIENT_DATA_MAX, RISK_DATA_MAX, Salted, SealedResponseV1};
 use engine::terms::{HwKeyClientStatus, Method, Role};
 use engine::transcript::Content;
@@ -14,6 +12,7 @@ use engine::version::ClientVersion;
 use crate::app::App;
 use crate::http::source::Source;
 use crate::problem::{ApiError, Code};
+use crate::sealing;
 use crate::wire;
 use crate::wire::Octets;
 
@@ -57,21 +56,18 @@ impl SentAlong {
         Ok(Self { declared, response })
     }
 
-    /// What names the person, sealed for the record `event_id` of `kind`; nothing
-    /// if the person was erased.
-    pub(super) fn sealed(
+    /// What names the person, sealed for the event `event_id` of type `P`;
+    /// nothing if the person was erased.
+    pub(super) fn sealed<P: Payload>(
         &self,
         app: &App,
         event_id: Id,
         stream: Id,
-        (event_type, schema): (u16, u16),
         subject: Id,
     ) -> Result<Vec<u8>, ApiError> {
-        let key = app.keys.subject_key(subject);
-        let key = key.map_err(|error| ApiError::new(Code::Internal).cause(error))?;
-        let Some(key) = key else { return Ok(Vec::new()) };
-        let binding = Binding { event_id, stream, event_type, schema, subject };
-        Ok(seal::seal(key.key.expose(), &binding, &codec::encode(&self.response)))
+        let subject = sealing::subject_key(&app.keys, subject)?;
+        let seal = |subject| sealing::seal::<P>(&subject, event_id, stream, &self.response);
+        Ok(subject.map(seal).unwrap_or_default())
     }
 }
 

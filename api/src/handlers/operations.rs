@@ -2,14 +2,12 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::Path;
-use engine::codec;
 use engine::command::{self, Command, Want};
 use engine::entries;
-use engine::events::{Event, OperationCreatedV1, Payload};
+use engine::events::{Event, OperationCreatedV1};
 use engine::ids::Id;
 use engine::machine::random;
 use engine::reasons::OperationState;
-use engine::seal::{self, Binding};
 use engine::sealed::{CONTEXT_MAX, Salted, SealedRequestV1, SealedResponseV1};
 use engine::transcript::{Content, NO_CONTENT};
 
@@ -21,6 +19,7 @@ use crate::http::body::Body;
 use crate::http::idempotency::{Idempotency, IdempotencyKey};
 use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
+use crate::sealing;
 use crate::wire::provider::{self as wire, Attempt, CreateOperation, Risk};
 use crate::wire::{Empty, Moment, Octets};
 
@@ -116,7 +115,7 @@ pub async fn cancel(
 ) -> Result<HttpResponse, ApiError> {
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let want = Want::CancelOperation { by: asked.by.clone(), operation: *id };
-    let command = Command { event_id: call.fresh_event_id(), want };
+    let command = call.command(want);
     let outcome = call.execute_for(&asked, command).await?;
     if let Some(Event::OperationExpired(_)) = outcome.first_event()? {
         return Err(ApiError::new(Code::OperationState).detail("it is EXPIRED"));
@@ -167,14 +166,9 @@ fn seal_request(
     registration: &entries::Registration,
     request: &SealedRequestV1,
 ) -> Result<Vec<u8>, ApiError> {
-    let (event_type, schema) = OperationCreatedV1::KIND;
-    let subject = registration.subject;
-    let binding = Binding { event_id, stream: id, event_type, schema, subject };
-    let key = call.keys.subject_key(subject);
-    let key = key.map_err(|error| ApiError::new(Code::Internal).cause(error))?;
     let erased = || ApiError::new(Code::RegistrationState).detail("its user was erased");
-    let key = key.ok_or_else(erased)?;
-    Ok(seal::seal(key.key.expose(), &binding, &codec::encode(request)))
+    let subject = sealing::subject_key(&call.keys, registration.subject)?.ok_or_else(erased)?;
+    Ok(sealing::seal::<OperationCreatedV1>(&subject, event_id, id, request))
 }
 
 /// An operation of the caller's as it sees it.

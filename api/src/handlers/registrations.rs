@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::HttpResponse;
 use actix_web::web::Path;
-use engine::command::{Command, Want};
+use engine::command::Want;
 use engine::entries;
 use engine::events::Actor;
 use engine::ids::Id;
@@ -115,7 +115,7 @@ async fn changed(
     asked: &Asked,
     want: impl FnOnce(Actor) -> Want,
 ) -> Result<HttpResponse, ApiError> {
-    let command = Command { event_id: call.fresh_event_id(), want: want(asked.by.clone()) };
+    let command = call.command(want(asked.by.clone()));
     call.execute_for(asked, command).await?;
     let registration = own(call, caller, id)?;
     Ok(HttpResponse::Ok().json(view(call, id, &registration)?))

@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use actix_web::dev::Payload;
 use actix_web::web::Query;
 use actix_web::{FromRequest, HttpRequest, HttpResponse};
-use engine::command::{Command, OrderErasure, Refusal, Want};
+use engine::command::{OrderErasure, Refusal, Want};
 use engine::entries::Key;
 use engine::erasure::REGISTRATIONS_MAX;
 use engine::events::Actor;
@@ -95,7 +95,7 @@ async fn ordered(
     for _ in 0..ATTEMPTS {
         let registrations = few_registrations(call, &asked.by, subject).await?;
         let order = OrderErasure { by: asked.by.clone(), subject, reason, registrations };
-        let command = Command { event_id: call.fresh_event_id(), want: Want::OrderErasure(order) };
+        let command = call.command(Want::OrderErasure(order));
         match call.execute(command, asked.causation).await {
             Ok(Outcome::Done(_)) => return Ok(subject),
             Ok(Outcome::Repeat(first)) => return Ok(first.draft.stream),
@@ -125,7 +125,7 @@ async fn few_registrations(call: &Call, by: &Actor, subject: Id) -> Result<Vec<I
         let by = Actor { api_key: by.api_key, request: None };
         let reason = ReasonGiven::Other;
         let want = Want::DeactivateRegistration { by, registration, reason };
-        let command = Command { event_id: call.fresh_event_id(), want };
+        let command = call.command(want);
         call.execute(command, None).await?;
     }
 }

@@ -9,7 +9,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use engine::events::{Event, VerificationV1};
 use engine::ids::Id;
-use engine::proofs::Signed;
+use engine::proofs::{Judged, Signed};
 use engine::terms::Verdict;
 
 use super::findings::Findings;
@@ -66,35 +66,12 @@ impl<'scope> Signatures<'scope> {
 
     /// Has the signatures of an event checked, if it has any.
     pub(super) fn event(&mut self, spot: &Spot, registration: Id, event: Event) {
-        match event {
-            Event::ActivationJudged(_) | Event::AuthenticationJudged(_) => {
-                self.batch.push(Job { spot: spot.clone(), registration, event });
-                if self.batch.len() == BATCH {
-                    self.send();
-                }
-            }
-            Event::LogStarted(_)
-            | Event::ClockStepped(_)
-            | Event::RefusalsCounted(_)
-            | Event::ApiKeyCreated(_)
-            | Event::ApiKeyRevoked(_)
-            | Event::ApplicationCreated(_)
-            | Event::ConfigurationChanged(_)
-            | Event::CodeBudgetExhausted(_)
-            | Event::ActivationRequested(_)
-            | Event::ActivationStarted(_)
-            | Event::ActivationExpired(_)
-            | Event::ActivationCancelled(_)
-            | Event::RegistrationLocked(_)
-            | Event::RegistrationUnlocked(_)
-            | Event::RegistrationDeactivated(_)
-            | Event::OperationCreated(_)
-            | Event::ChallengeIssued(_)
-            | Event::OperationExpired(_)
-            | Event::OperationCancelled(_)
-            | Event::ErasureOrdered(_)
-            | Event::SubjectErased(_)
-            | Event::KeyUseCounted(_) => (),
+        if Judged::of(&event).is_none() {
+            return;
+        }
+        self.batch.push(Job { spot: spot.clone(), registration, event });
+        if self.batch.len() == BATCH {
+            self.send();
         }
     }
 
