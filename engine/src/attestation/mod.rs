@@ -23,8 +23,10 @@ use crate::ids::Micros;
 use crate::key::PublicKey;
 use crate::terms::terms;
 
+pub mod chain;
 pub mod policy;
 pub mod revocation;
+pub mod roots;
 
 pub use policy::{AndroidPolicy, ApplePolicy, Policy};
 
