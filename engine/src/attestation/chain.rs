@@ -12,8 +12,7 @@
 //! chain must be given whole, and every other certificate must be an authority.
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use x509_parser::asn1_rs::Oid;
-use x509_parser::asn1_rs::oid;
+use x509_parser::asn1_rs::{Any, Class, Oid, Tag, oid};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
@@ -59,6 +58,9 @@ impl<'a> Chain<'a> {
             }
             let (rest, certificate) =
                 X509Certificate::from_der(octets).map_err(|_| Reason::EvidenceUnreadable)?;
+            if !is_framed(certificate.as_raw()) {
+                return Err(Reason::EvidenceUnreadable);
+            }
             octets = rest;
             certificates.push(certificate);
         }
@@ -175,6 +177,33 @@ impl<'a> Chain<'a> {
             })
             .collect()
     }
+}
+
+/// Whether the parts of a certificate that no signature covers have the tags
+/// that they must have (RFC 5280 section 4.1). The parser looks at their
+/// contents alone; without this, two octet strings would be one certificate.
+fn is_framed(certificate: &[u8]) -> bool {
+    fn parts<'a>(octets: &'a [u8], tags: &[Tag]) -> Option<Vec<&'a [u8]>> {
+        let mut rest = octets;
+        let mut contents = Vec::with_capacity(tags.len());
+        for tag in tags {
+            let (after, part) = Any::from_der(rest).ok()?;
+            let constructed = *tag == Tag::Sequence;
+            if part.class() != Class::Universal
+                || part.tag() != *tag
+                || part.header.constructed() != constructed
+            {
+                return None;
+            }
+            contents.push(part.data);
+            rest = after;
+        }
+        Some(contents)
+    }
+    parts(certificate, &[Tag::Sequence])
+        .and_then(|outer| parts(outer[0], &[Tag::Sequence, Tag::Sequence, Tag::BitString]))
+        .and_then(|inner| parts(inner[1], &[Tag::Oid]))
+        .is_some()
 }
 
 /// Whether a certificate is an authority that may stand over `below`

@@ -23,7 +23,9 @@ use crate::ids::Micros;
 use crate::key::PublicKey;
 use crate::terms::terms;
 
+pub mod android;
 pub mod chain;
+pub mod description;
 pub mod policy;
 pub mod revocation;
 pub mod roots;
