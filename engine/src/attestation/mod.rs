@@ -27,6 +27,7 @@ pub mod android;
 pub mod chain;
 pub mod description;
 pub mod policy;
+pub(crate) mod properties;
 pub mod revocation;
 pub mod roots;
 
