@@ -6,6 +6,7 @@
 mod agreement;
 mod documented_strategy;
 mod erasure;
+mod evidence;
 mod nist;
 mod proofs;
 mod rules;
