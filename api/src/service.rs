@@ -279,10 +279,7 @@ impl Service {
 }
 
 /// Notes the digest of the state that a clean stop leaves. It waits for the disk.
-async fn note_last_digest(
-    app: &App,
-    store: Store<Keytrail>,
-) -> Result<Store<Keytrail>, StopError> {
+async fn note_last_digest(app: &App, store: Store<Keytrail>) -> Result<Store<Keytrail>, StopError> {
     let asked = tokio::task::spawn_blocking(move || (store.digest_to_stop(), store));
     let (digest, store) = asked.await?;
     if let Some(digest) = digest? {
