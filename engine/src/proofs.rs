@@ -110,6 +110,7 @@ impl<'a> Judged<'a> {
             | Event::OperationCancelled(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
+            | Event::RevocationListTaken(_)
             | Event::KeyUseCounted(_)
             | Event::KeyRotated(_)
             | Event::ClockConfirmed(_)
