@@ -27,6 +27,7 @@ use crate::guesses::Guesses;
 use crate::key_use::KeyUses;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refusals;
+use crate::revocation::KeptList;
 
 /// Version of this software, as it stands in `LogStarted`.
 const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
@@ -62,6 +63,8 @@ pub struct App {
     pub refusals: Refusals,
     /// Sealed parts that were opened.
     pub key_uses: KeyUses,
+    /// The revocation list that was last judged with.
+    pub revocation: KeptList,
     /// Hashes what an idempotent request asks for.
     pub request_key: Secret32,
     code_key: Secret32,
@@ -95,6 +98,7 @@ impl App {
             guesses: Guesses::default(),
             refusals: Refusals::new(clock.wall()),
             key_uses: KeyUses::new(clock.wall()),
+            revocation: KeptList::default(),
             signatures_checked: AtomicU64::new(0),
             clock,
             entropy,

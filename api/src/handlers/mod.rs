@@ -2,11 +2,13 @@
 //!
 //! - [`admin`]: applications, their configuration, API keys.
 //! - [`activations`], [`registrations`], [`operations`], [`users`]: for service providers.
+//! - [`attestation`]: revocation lists, for administrators; evidence at *finish*.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`]: for devices.
 
 pub mod activations;
 pub mod admin;
+pub mod attestation;
 pub mod audit;
 pub mod device_activation;
 pub mod device_authentication;
@@ -51,6 +53,10 @@ fn admin(config: &mut ServiceConfig) {
         .service(
             web::resource(format!("{applications}/{{id}}/configuration"))
                 .patch(admin::change_configuration),
+        )
+        .service(
+            web::resource("/admin/v1/attestation/revocation-list")
+                .post(attestation::take_revocation_list),
         )
         .service(web::resource("/admin/v1/status").get(admin::status))
         .service(web::resource("/admin/v1/clock/confirm").post(admin::confirm_clock));

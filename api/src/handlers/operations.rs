@@ -199,7 +199,9 @@ fn own(call: &Call, caller: &ServiceProvider, id: Id) -> Result<wire::Operation,
         risk: if operation.state == OperationState::Pending && operation.attempts.is_empty() {
             Risk::default()
         } else {
-            risk(&application, operation.hw_key_client_status, operation.hw_key_server_result)
+            let attested = registration.attestation.as_ref();
+            let (client, server) = (operation.hw_key_client_status, operation.hw_key_server_result);
+            risk(&application, client, server, attested)
         },
     })
 }

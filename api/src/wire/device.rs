@@ -1,5 +1,6 @@
 //! Bodies between a device and the server. The rules are in `docs/protocol.md`.
 
+use engine::attestation::Platform;
 use engine::ids::Id;
 use engine::reasons::{OperationState, PinType, RiskAttribute};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method};
@@ -8,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::words::{
     DecisionWord, HwKeyClientStatusWord, LevelWord, MethodWord, OperationStateWord, PinTypeWord,
-    RiskAttributeWord, Uuid,
+    PlatformWord, RiskAttributeWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -167,6 +168,23 @@ pub struct FinishActivation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub risk_data: Option<Salted>,
+    /// Evidence that the hardware key is in hardware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attestation: Option<Attestation>,
+}
+
+/// Evidence of the phone's maker about the hardware key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attestation {
+    /// Whose evidence it is.
+    #[schema(value_type = PlatformWord)]
+    pub platform: Platform,
+    /// 32 random bytes: the salt of the hash that is signed.
+    pub salt: Octets32,
+    /// The evidence, at most 24,576 bytes.
+    pub octets: Octets,
 }
 
 /// Whether the keys were taken.
