@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::DeviceError;
 use super::keys::{PrivateKey, Secret32};
-use crate::wire::device::Attestation;
+use crate::wire::device::AttestationEvidence;
 use crate::wire::{Octets, Octets32};
 
 /// The patch level that the phone claims.
@@ -61,14 +61,14 @@ impl Evidence {
         key: Option<&PublicKey>,
         challenge: &[u8; 32],
         entropy: &dyn Entropy,
-    ) -> Result<Option<Attestation>, DeviceError> {
+    ) -> Result<Option<AttestationEvidence>, DeviceError> {
         let (platform, octets) = match (self, key) {
             (Self::None, _) | (Self::Made(_), None) => return Ok(None),
             (Self::Made(ca), Some(key)) => (Platform::Android, ca.chain(key, challenge)?),
             (Self::Given(platform, octets), _) => (*platform, octets.clone()),
         };
         let salt = Octets32(random(entropy));
-        Ok(Some(Attestation { platform, salt, octets: Octets(octets) }))
+        Ok(Some(AttestationEvidence { platform, salt, octets: Octets(octets) }))
     }
 }
 

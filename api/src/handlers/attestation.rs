@@ -34,7 +34,9 @@ pub(super) struct Sent {
 
 impl Sent {
     /// Checks its size.
-    pub(super) fn read(sent: Option<&device::Attestation>) -> Result<Option<Self>, ApiError> {
+    pub(super) fn read(
+        sent: Option<&device::AttestationEvidence>,
+    ) -> Result<Option<Self>, ApiError> {
         let Some(sent) = sent else { return Ok(None) };
         let salted = device::Salted { salt: sent.salt, octets: sent.octets.clone() };
         let content = bounded("/attestation/octets", Some(&salted), EVIDENCE_MAX)?;

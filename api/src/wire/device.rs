@@ -171,13 +171,13 @@ pub struct FinishActivation {
     /// Evidence that the hardware key is in hardware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub attestation: Option<Attestation>,
+    pub attestation: Option<AttestationEvidence>,
 }
 
 /// Evidence of the phone's maker about the hardware key.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Attestation {
+pub struct AttestationEvidence {
     /// Whose evidence it is.
     #[schema(value_type = PlatformWord)]
     pub platform: Platform,

@@ -27,6 +27,7 @@ pub(crate) mod activation;
 pub mod android;
 pub mod chain;
 pub mod description;
+pub mod facts;
 pub mod lists;
 pub mod policy;
 pub(crate) mod properties;
