@@ -55,7 +55,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
