@@ -472,6 +472,7 @@ impl<M: Machine> Running<M> {
             snapshot_at: latest.map_or(0, |(position, _)| position),
             snapshot_now: checked_late,
             taking: None,
+            held_back: true,
             mark_clean: Box::new(move || Marker { clean: true, ..running }.write(&marked)),
         }
     }
