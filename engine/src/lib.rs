@@ -9,6 +9,7 @@
 //! [`registration`].
 
 pub mod administration;
+pub mod attestation;
 pub mod codec;
 pub mod codes;
 pub mod command;
@@ -17,6 +18,7 @@ mod display;
 pub mod entries;
 pub mod erasure;
 pub mod events;
+pub mod evidence;
 mod evolve;
 pub mod ids;
 pub mod inverse;
@@ -53,7 +55,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -146,6 +148,10 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::NoteClockStep { from, to } => administration::note_clock_step(id, *from, *to),
         Want::CountRefusals(counts) => administration::count_refusals(id, counts),
         Want::CountKeyUse(counts) => administration::count_key_use(id, counts),
+        Want::ConfirmClock(want) => evidence::confirm_clock(look, id, want),
+        Want::NoteStateDigest(want) => evidence::note_state_digest(look, id, want),
+        Want::RotateKey(want) => evidence::rotate_key(look, id, want),
+        Want::BeginEpoch(want) => evidence::begin_epoch(look, id, want),
         Want::CreateApiKey(want) => administration::create_api_key(look, id, want),
         Want::RevokeApiKey { by, key } => administration::revoke_api_key(look, id, by, *key),
         Want::CreateApplication(want) => administration::create_application(look, id, want),
