@@ -4,12 +4,13 @@
 //! sealed parts of its events. The time comes from the sequencer.
 
 use crate::events::{
-    Actor, Bytes32, DeclaredV1, KeySetV1, KeyUseCountedV1, RefusalsCountedV1, SetProperty,
-    VerificationV1,
+    Actor, Bytes32, DeclaredV1, KeySetV1, KeyUseCountedV1, MatchingV1, RefusalsCountedV1,
+    SetProperty, VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
-use crate::reasons::{BudgetScope, CodeKind, ErasureReason, ReasonGiven, UserRole};
-use crate::terms::{Decision, Level, Method};
+use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
+use crate::terms::{Level, Method};
+use crate::transcript::Said;
 
 /// A command: the id its first event gets (last byte zero), and what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,6 +255,8 @@ pub struct CreateOperation {
     pub operation: Id,
     /// The registration that is to answer.
     pub registration: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors required.
     pub level: Level,
     /// Methods that may answer; empty means any that reaches the level.
@@ -264,6 +267,10 @@ pub struct CreateOperation {
     pub context_hash: Bytes32,
     /// Hash of the data to sign, zeros if none.
     pub data_to_sign_hash: Bytes32,
+    /// Hash of what is shown after approval, zeros if none.
+    pub post_context_hash: Bytes32,
+    /// What the user must confirm to approve, if anything.
+    pub matching: Option<MatchingV1>,
     /// Sealed [`crate::sealed::SealedRequestV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
 }
@@ -288,8 +295,8 @@ pub struct FinishAuthentication {
     pub challenge: Bytes32,
     /// The method that answers.
     pub method: Method,
-    /// What the user decided.
-    pub decision: Decision,
+    /// What the user said.
+    pub said: Said,
     /// What the device declared.
     pub declared: DeclaredV1,
     /// Digest of the request.

@@ -13,6 +13,7 @@ pub mod codec;
 pub mod codes;
 pub mod command;
 pub mod config;
+pub mod confirmation;
 mod display;
 pub mod entries;
 pub mod erasure;
@@ -53,7 +54,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 2;
+    const STATE_VERSION: u32 = 3;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

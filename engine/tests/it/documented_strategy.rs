@@ -312,6 +312,8 @@ fn authenticate(
     let operation = Operation {
         registration: REGISTRATION,
         application: APPLICATION,
+        kind: engine::reasons::OperationKind::Authentication,
+        matching: None,
         level: Level::OneFactor,
         methods: vec![Method::Device],
         context_hash: [0; 32],
@@ -339,7 +341,7 @@ fn authenticate(
         operation: QUESTION,
         challenge: CHALLENGE,
         method: Method::Device,
-        decision: Decision::Approve,
+        said: Decision::Approve.into(),
         declared,
         body_digest: [10; 32],
         keys_at: Position(0),

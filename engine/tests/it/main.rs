@@ -7,6 +7,7 @@ mod agreement;
 mod documented_strategy;
 mod erasure;
 mod nist;
+mod operations;
 mod proofs;
 mod rules;
 mod scripts;
