@@ -10,7 +10,7 @@ use crate::events::{
 use crate::ids::{Id, Micros, Position};
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
 use crate::terms::{Level, Method};
-use crate::transcript::Said;
+use crate::transcript::{NO_CONTENT, Said};
 
 /// A command: the id its first event gets (last byte zero), and what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,8 +271,32 @@ pub struct CreateOperation {
     pub post_context_hash: Bytes32,
     /// What the user must confirm to approve, if anything.
     pub matching: Option<MatchingV1>,
+    /// Whether the service provider gave it an id of its own, which is sealed.
+    pub external_id: bool,
     /// Sealed [`crate::sealed::SealedRequestV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
+}
+
+impl CreateOperation {
+    /// An authentication that shows and signs nothing.
+    #[must_use]
+    pub fn new(by: Actor, operation: Id, registration: Id, level: Level) -> Self {
+        Self {
+            by,
+            operation,
+            registration,
+            kind: OperationKind::Authentication,
+            level,
+            methods: Vec::new(),
+            lifetime_s: None,
+            context_hash: NO_CONTENT,
+            data_to_sign_hash: NO_CONTENT,
+            post_context_hash: NO_CONTENT,
+            matching: None,
+            external_id: false,
+            sealed: Vec::new(),
+        }
+    }
 }
 
 /// Issue an operation's challenge.

@@ -372,6 +372,10 @@ pub struct Operation {
     pub data_to_sign_hash: Bytes32,
     /// What the user must confirm to approve, if anything.
     pub matching: Option<MatchingV1>,
+    /// Whether the service provider gave it an id of its own, which is sealed.
+    pub external_id: bool,
+    /// Whether something is shown after approval.
+    pub post_context: bool,
     /// When it was created.
     pub created_at: Micros,
     /// Position of the record that holds the sealed context.

@@ -338,6 +338,8 @@ pub struct OperationCreatedV1 {
     pub post_context_hash: Bytes32,
     /// What the user must confirm to approve, if anything.
     pub matching: Option<MatchingV1>,
+    /// Whether the service provider gave it an id of its own, which is sealed.
+    pub external_id: bool,
     /// Methods that may answer: asked for, allowed, and of that level.
     pub offered: Vec<Method>,
     /// When it can no longer be answered.

@@ -23,6 +23,7 @@ use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, OperationState, RegistrationState,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult};
+use crate::transcript::NO_CONTENT;
 
 /// How long something that is over stays in state, in seconds: an operation and
 /// an activation can be read, and an idempotency key can be repeated, for a day.
@@ -473,6 +474,8 @@ impl Changes<'_> {
             context_hash: payload.context_hash,
             data_to_sign_hash: payload.data_to_sign_hash,
             matching: payload.matching.clone(),
+            external_id: payload.external_id,
+            post_context: payload.post_context_hash != NO_CONTENT,
             created_at: self.now(),
             created_in: self.position(),
             expires_at: payload.expires_at,

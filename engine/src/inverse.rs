@@ -142,6 +142,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             data_to_sign_hash: payload.data_to_sign_hash,
             post_context_hash: payload.post_context_hash,
             matching: payload.matching,
+            external_id: payload.external_id,
             sealed,
         }),
         Event::ChallengeIssued(payload) => Want::StartAuthentication(StartAuthentication {

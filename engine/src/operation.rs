@@ -91,6 +91,7 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperatio
         data_to_sign_hash: want.data_to_sign_hash,
         post_context_hash: want.post_context_hash,
         matching: want.matching.clone(),
+        external_id: want.external_id,
         offered,
         expires_at: at.plus_s(lifetime_s.into()),
     };

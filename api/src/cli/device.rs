@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use engine::ids::Id;
+use engine::reasons::RejectReason;
 use engine::terms::{Decision, Method};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -173,6 +174,12 @@ struct Authenticate {
     /// Reject without asking
     #[arg(long)]
     reject: bool,
+    /// Why the user rejects: NOT_ME, DETAILS_WRONG, CHANGED_MIND or OTHER
+    #[arg(long, value_name = "REASON", value_parser = reject_reason, requires = "reject", conflicts_with = "yes")]
+    reason: Option<RejectReason>,
+    /// The number that the user confirms with an approval, where one is wanted
+    #[arg(long, value_name = "NUMBER", conflicts_with = "reject")]
+    number: Option<u32>,
     /// Authorities to trust for https, in PEM form
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -241,6 +248,8 @@ enum Failure {
     PinFile(PathBuf),
     #[error("nobody can be asked here: say --yes or --reject")]
     NobodyToAsk,
+    #[error("the operation wants a number confirmed: say --number")]
+    NoNumber,
     #[error("the operation was left as it is")]
     LeftAlone,
     #[error("whether the server took the new keys is not known; they are kept in {}", .0.display())]
@@ -267,7 +276,8 @@ impl Failure {
             | Self::State(StateError::Exists(_))
             | Self::NotAPayload
             | Self::PinFile(_)
-            | Self::NobodyToAsk => Exit::Usage,
+            | Self::NobodyToAsk
+            | Self::NoNumber => Exit::Usage,
             Self::Device(_) | Self::State(_) | Self::LeftAlone | Self::Unknown(..) => Exit::Failed,
         }
     }
@@ -281,6 +291,7 @@ impl Failure {
             | Self::NotAPayload
             | Self::PinFile(_)
             | Self::NobodyToAsk
+            | Self::NoNumber
             | Self::LeftAlone
             | Self::Unknown(..) => None,
         }
@@ -437,9 +448,15 @@ fn authenticate(arguments: &Authenticate) -> Result<Exit, Failure> {
     if !arguments.yes && !arguments.reject {
         options.decision = ask()?;
     }
+    let wanted = answering.started().confirmation.is_some();
+    if options.decision == Decision::Reject {
+        options.number = None;
+    } else if wanted && options.number.is_none() {
+        options.number = Some(if can_ask { ask_number()? } else { return Err(Failure::NoNumber) });
+    }
     let outcome = answering.finish(&client, &phone, &options, &SystemEntropy)?;
     if common.json {
-        println!("{}", words::outcome_json(answering.started(), options.decision, &outcome));
+        println!("{}", words::outcome_json(answering.started(), options.said(), &outcome));
     } else {
         print!("{}", words::outcome_words(&outcome));
     }
@@ -453,6 +470,8 @@ fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOpti
         method: arguments.method,
         pin: pin(&arguments.pin)?,
         decision: if arguments.reject { Decision::Reject } else { Decision::Approve },
+        reject_reason: arguments.reason,
+        number: arguments.number,
         client_version: arguments.client_version.clone().or(old),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
@@ -519,6 +538,22 @@ fn pin(given: &Pin) -> Result<Option<Zeroizing<String>>, Failure> {
     };
     read.map_err(|_| Failure::PinFile(path.clone()))?;
     Ok(Some(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+}
+
+fn reject_reason(text: &str) -> Result<RejectReason, String> {
+    RejectReason::parse(text).ok_or_else(|| {
+        let words: Vec<_> = RejectReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        format!("one of {}", words.join(", "))
+    })
+}
+
+/// The number that the user sees elsewhere, asked on the terminal.
+fn ask_number() -> Result<u32, Failure> {
+    eprint!("the number on the other screen, or nothing to leave it ");
+    let _ = io::stderr().flush();
+    let mut line = String::new();
+    let read = io::stdin().lock().take(PIN_FILE_MAX).read_line(&mut line);
+    read.ok().and_then(|_| line.trim().parse().ok()).ok_or(Failure::LeftAlone)
 }
 
 /// What the user decides, asked on the terminal.
@@ -619,6 +654,9 @@ mod tests {
             "--hardware-unavailable --hardware-refuses",
             "--old-client --client-version 3.7",
             "--method PIN",
+            "--yes --reason NOT_ME",
+            "--reject --reason BORED",
+            "--reject --number 42",
         ] {
             assert!(parse(&format!("device authenticate {both}")).is_err(), "{both}");
         }

@@ -314,6 +314,8 @@ fn authenticate(
         application: APPLICATION,
         kind: engine::reasons::OperationKind::Authentication,
         matching: None,
+        external_id: false,
+        post_context: false,
         level: Level::OneFactor,
         methods: vec![Method::Device],
         context_hash: [0; 32],

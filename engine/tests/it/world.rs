@@ -18,7 +18,7 @@ use engine::ids::{Id, Micros, Position};
 use engine::inverse::command_of;
 use engine::key::KeyBytes;
 use engine::machine::{Entries, Machine, Record};
-use engine::reasons::{CodeKind, ErasureReason, OperationKind, UserRole};
+use engine::reasons::{CodeKind, ErasureReason, UserRole};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
 use engine::transcript::Said;
 
@@ -284,20 +284,7 @@ impl World {
     }
 
     pub(crate) fn operation_request(&mut self, registration: Id, level: Level) -> CreateOperation {
-        CreateOperation {
-            by: by(BANK),
-            operation: self.id(),
-            registration,
-            kind: OperationKind::Authentication,
-            level,
-            methods: Vec::new(),
-            lifetime_s: None,
-            context_hash: [0; 32],
-            data_to_sign_hash: [0; 32],
-            post_context_hash: [0; 32],
-            matching: None,
-            sealed: Vec::new(),
-        }
+        CreateOperation::new(by(BANK), self.id(), registration, level)
     }
 
     /// An operation that waits for an answer.

@@ -4,6 +4,7 @@ use engine::events::DeclaredV1;
 use engine::ids::Id;
 use engine::key::PublicKey;
 use engine::proofs::{AuthenticationFacts, Signed};
+use engine::reasons::OperationKind;
 use engine::signature::{verify, verify_independent};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
 use p256::ecdsa::signature::Signer;
