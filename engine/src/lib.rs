@@ -9,6 +9,7 @@
 //! [`registration`].
 
 pub mod administration;
+pub mod attestation;
 pub mod codec;
 pub mod codes;
 pub mod command;

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agreement;
+mod android;
+mod android_rules;
 mod documented_strategy;
 mod erasure;
 mod nist;
@@ -12,6 +14,7 @@ mod proofs;
 mod rules;
 mod scripts;
 mod stored;
+mod test_ca;
 mod transcripts;
 mod world;
 mod wycheproof;
