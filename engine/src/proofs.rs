@@ -225,7 +225,12 @@ impl Signed {
         Self::at_activation(&facts, &judged.declared)
     }
 
-    fn of_authentication(
+    /// What the signatures of an authentication were made over.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`] if the event holds what the rules let nobody record.
+    pub fn of_authentication(
         registration: Id,
         judged: &AuthenticationJudgedV1,
     ) -> Result<Self, ProofError> {

@@ -17,7 +17,7 @@ use super::{Exit, report};
 use crate::device::{
     ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
     HardwareFault, Misbehaviour, Offer, Phone, Redemption, Repetition, SoftwareFault, StateError,
-    authenticate_start, load, save_new, save_over,
+    authenticate_start, load, pending as pending_operations, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
 use crate::wire::QrPayload;
@@ -52,6 +52,8 @@ enum Action {
     /// Answer an operation that waits for this phone
     #[command(after_help = WARNING)]
     Authenticate(Box<Authenticate>),
+    /// List the operations that wait for this phone
+    Pending(Waiting),
     /// Show what this phone is registered as; never a secret
     Show(Show),
 }
@@ -228,6 +230,20 @@ struct Authenticate {
     common: Common,
 }
 
+/// Lists what waits.
+#[derive(Debug, Args)]
+struct Waiting {
+    /// Seconds to wait for an operation if there is none yet, at most 30
+    #[arg(long, value_name = "SECONDS", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=30))]
+    wait: u32,
+    /// Authorities to trust for https, in PEM form
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// Shows the phone.
 #[derive(Debug, Args)]
 struct Show {
@@ -303,6 +319,7 @@ pub fn run(arguments: &Arguments) -> Exit {
     let (json, ended) = match &arguments.action {
         Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
+        Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
     };
     ended.unwrap_or_else(|failure| {
@@ -509,6 +526,21 @@ impl HardwareSignature {
     }
 }
 
+fn list_pending(arguments: &Waiting) -> Result<Exit, Failure> {
+    let phone = load(&arguments.common.state)?;
+    let client = Client::new(phone.server(), arguments.ca.as_deref())?;
+    let operations = pending_operations(&client, &phone, arguments.wait)?;
+    if arguments.common.json {
+        println!("{}", json!({ "operations": operations }));
+        return Ok(Exit::Ok);
+    }
+    for operation in &operations {
+        let (id, kind, level) = (operation.operation_id, operation.kind, operation.level);
+        println!("{id} {kind} {level}");
+    }
+    Ok(Exit::Ok)
+}
+
 fn show(arguments: &Show) -> Result<Exit, Failure> {
     let phone = load(&arguments.common.state)?;
     if arguments.common.json {
@@ -589,7 +621,7 @@ mod tests {
     fn authenticating(words: &str) -> Authenticate {
         match parse(&format!("device authenticate {words}")).unwrap() {
             Action::Authenticate(arguments) => *arguments,
-            Action::Activate(_) | Action::Show(_) => panic!("another action"),
+            Action::Activate(_) | Action::Pending(_) | Action::Show(_) => panic!("another action"),
         }
     }
 

@@ -17,8 +17,8 @@ use super::misbehaviour::{Misbehaviour, Repetition};
 use super::phone::{HardwareKey, Phone, message};
 use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
-    FinishAuthentication, FinishedAuthentication, Shown, Signatures, StartAuthentication,
-    StartedAuthentication,
+    FinishAuthentication, FinishedAuthentication, ListPending, Pending, PendingOperation, Shown,
+    Signatures, StartAuthentication, StartedAuthentication,
 };
 use crate::wire::{Octets, Octets32};
 
@@ -121,6 +121,26 @@ pub fn authenticate_start(
         return Err(DeviceError::OtherAnswer("operation"));
     }
     Ok(Answering { started })
+}
+
+/// What waits for this phone, oldest first; waits as many seconds for it if there
+/// is nothing yet, at most 30.
+///
+/// # Errors
+///
+/// [`DeviceError::Client`].
+pub fn pending(
+    client: &Client,
+    phone: &Phone,
+    wait_s: u32,
+) -> Result<Vec<PendingOperation>, DeviceError> {
+    let body = ListPending {
+        registration_id: phone.registration_id,
+        device_token: token(phone, &Misbehaviour::default()),
+        wait_s: Some(wait_s),
+    };
+    let pending: Pending = client.post("/device/v1/operations/pending", &body, None)?;
+    Ok(pending.operations)
 }
 
 /// Asks for the challenge and answers it.

@@ -221,7 +221,11 @@ fn said(body: &FinishAuthentication) -> Said {
 }
 
 /// The registration, for whoever has its device token.
-fn recognised(call: &Call, id: Id, token: &[u8; 32]) -> Result<Arc<Registration>, ApiError> {
+pub(super) fn recognised(
+    call: &Call,
+    id: Id,
+    token: &[u8; 32],
+) -> Result<Arc<Registration>, ApiError> {
     let registration = call.look().registration(id);
     // An unknown one costs the same comparison, with a hash that no token has.
     let stored = registration.as_ref().map_or([0; 32], |known| known.device_token_hash);

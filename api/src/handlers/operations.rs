@@ -1,7 +1,7 @@
 //! Operations, for service providers.
 
 use actix_web::HttpResponse;
-use actix_web::web::Path;
+use actix_web::web::{Path, Query};
 use engine::command::{self, Command, Want};
 use engine::confirmation;
 use engine::entries;
@@ -15,7 +15,11 @@ use engine::sealed::{
 };
 use engine::transcript::{Content, Hash, NO_CONTENT};
 
+use serde::Deserialize;
+use utoipa::IntoParams;
+
 use super::activations::{own_application, risk};
+use super::pending;
 use super::registrations::{self, remaining_attempts};
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
@@ -78,17 +82,36 @@ pub async fn create(
     Ok(HttpResponse::Created().json(own(&call, &caller, created.operation)?))
 }
 
+/// Whether to wait for the end.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct OperationQuery {
+    /// Seconds to wait for the operation's end, 0 to 30; 0 if absent.
+    #[param(minimum = 0, maximum = 30)]
+    pub wait_s: Option<u32>,
+}
+
 /// Returns an operation.
+///
+/// With `wait_s` the answer comes as soon as the operation is over.
 #[utoipa::path(
     get, path = "/v1/operations/{id}", tag = "operations", operation_id = "operation",
-    params(("id" = String, Path, description = "Id of the operation.")),
+    params(("id" = String, Path, description = "Id of the operation."), OperationQuery),
     responses((status = 200, description = "The operation; for a day after its end.", body = wire::Operation)),
 )]
 pub async fn operation(
     call: Call,
     caller: ServiceProvider,
     id: Path<Id>,
+    query: Query<OperationQuery>,
 ) -> Result<HttpResponse, ApiError> {
+    let now = own(&call, &caller, *id)?;
+    let wait_s = pending::checked("", query.wait_s)?;
+    if wait_s == 0 || now.state.is_final() {
+        return Ok(HttpResponse::Ok().json(now));
+    }
+    pending::ended(&call, *id, wait_s).await;
     Ok(HttpResponse::Ok().json(own(&call, &caller, *id)?))
 }
 
@@ -116,7 +139,7 @@ pub async fn cancel(
     if let Some(Event::OperationExpired(_)) = outcome.first_event()? {
         return Err(ApiError::new(Code::OperationState).detail("it is EXPIRED"));
     }
-    operation(call, caller, id).await
+    Ok(HttpResponse::Ok().json(own(&call, &caller, *id)?))
 }
 
 /// What the device is to get sealed; none if there is nothing.

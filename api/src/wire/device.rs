@@ -219,6 +219,46 @@ pub struct PostContext {
     pub octets: Octets,
 }
 
+/// Asks what waits for the device.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListPending {
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The device token.
+    pub device_token: Octets32,
+    /// Seconds to wait if there is nothing yet, 0 to 30; 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, maximum = 30)]
+    pub wait_s: Option<u32>,
+}
+
+/// What waits for the device, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Pending {
+    /// The operations that can be answered.
+    pub operations: Vec<PendingOperation>,
+}
+
+/// An operation that can be answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PendingOperation {
+    /// The operation.
+    #[schema(value_type = Uuid)]
+    pub operation_id: Id,
+    /// What it asks for.
+    #[schema(value_type = OperationKindWord)]
+    pub kind: OperationKind,
+    /// Factors required.
+    #[schema(value_type = LevelWord)]
+    pub level: Level,
+    /// When it was created.
+    pub created_at: Moment,
+    /// When it can no longer be answered.
+    pub expires_at: Moment,
+}
+
 /// Asks for the challenge of a pending operation.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
