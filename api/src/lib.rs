@@ -13,6 +13,7 @@ pub mod call;
 pub mod cli;
 pub mod demo;
 pub mod device;
+pub mod digests;
 pub mod erasure;
 pub mod evidence;
 pub mod guesses;

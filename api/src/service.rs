@@ -24,6 +24,7 @@ use crate::anchors::{self, Anchors};
 use crate::app::{App, Slot};
 use crate::auth::credential::Credential;
 use crate::auth::first_key;
+use crate::digests;
 use crate::erasure::{self, ErasureError};
 use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
 use crate::key_use;
@@ -123,6 +124,7 @@ pub struct Service {
     notary: Notary,
     app: Arc<App>,
     windows: JoinHandle<()>,
+    digesting: JoinHandle<()>,
     anchoring: JoinHandle<()>,
 }
 
@@ -176,7 +178,9 @@ impl Service {
                 slot.fill(Arc::clone(&app));
                 edge.enter(Phase::Ready);
                 let windows = actix_web::rt::spawn(write_windows(Arc::clone(&app)));
-                Ok(Self { running, store, notary, app, windows, anchoring })
+                let digests = digests::follow(Arc::clone(&app), store.digests.clone());
+                let digesting = actix_web::rt::spawn(digests);
+                Ok(Self { running, store, notary, app, windows, digesting, anchoring })
             }
             Err(error) => {
                 // What kept the store closed is what the operator must see.
@@ -259,7 +263,9 @@ impl Service {
         self.windows.abort();
         write_window(&self.app).await;
         write_key_use(&self.app).await;
-        let (store, notary) = (self.store, self.notary);
+        self.digesting.abort();
+        let store = note_last_digest(&self.app, self.store).await?;
+        let notary = self.notary;
         let stopped = tokio::task::spawn_blocking(move || -> Result<(), StopError> {
             notary.stop()?;
             Ok(store.close()?)
@@ -271,6 +277,16 @@ impl Service {
         }
         stopped
     }
+}
+
+/// Notes the digest of the state that a clean stop leaves. It waits for the disk.
+async fn note_last_digest(app: &App, store: Store<Keytrail>) -> Result<Store<Keytrail>, StopError> {
+    let asked = tokio::task::spawn_blocking(move || (store.digest_to_stop(), store));
+    let (digest, store) = asked.await?;
+    if let Some(digest) = digest? {
+        digests::note(app, digest).await;
+    }
+    Ok(store)
 }
 
 /// Opens the store, after a look at the guard file and a question to each
@@ -340,6 +356,7 @@ fn options(settings: &Settings, ports: &Ports, disk: Arc<dyn Disk>) -> Options {
     options.cache_bytes = settings.cache_mib << 19;
     options.sled_cache_bytes = settings.cache_mib << 19;
     options.journal.limits.bytes = settings.segment_mib << 20;
+    options.snapshot_every = settings.snapshot_records;
     options.progress = Some(progress(Arc::clone(&ports.clock)));
     options
 }

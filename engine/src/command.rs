@@ -4,8 +4,8 @@
 //! sealed parts of its events. The time comes from the sequencer.
 
 use crate::events::{
-    Actor, Bytes32, DeclaredV1, KeySetV1, KeyUseCountedV1, MatchingV1, RefusalsCountedV1,
-    SetProperty, VerificationV1,
+    Actor, Bytes32, ClockConfirmedV1, DeclaredV1, EpochBegunV1, KeyRotatedV1, KeySetV1,
+    KeyUseCountedV1, MatchingV1, RefusalsCountedV1, SetProperty, StateDigestedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
@@ -37,6 +37,14 @@ pub enum Want {
     CountRefusals(RefusalsCountedV1),
     /// Record how many sealed parts a window opened.
     CountKeyUse(KeyUseCountedV1),
+    /// Say that the clock is right.
+    ConfirmClock(ClockConfirmedV1),
+    /// Note a digest of state.
+    NoteStateDigest(StateDigestedV1),
+    /// Replace the key that signs checkpoints.
+    RotateKey(Box<KeyRotatedV1>),
+    /// Go on under a new origin after records were lost.
+    BeginEpoch(Box<EpochBegunV1>),
     /// Make an API key.
     CreateApiKey(CreateApiKey),
     /// Revoke an API key.

@@ -187,6 +187,13 @@ pub struct System {
     pub head: StreamHead,
     /// The origin line; empty before the first record.
     pub origin: String,
+    /// Origin lines of the epochs before the present one.
+    pub former_origins: Vec<String>,
+    /// The key that signs checkpoints, once it was replaced; none as long as the
+    /// log has not named one.
+    pub signing_key: Option<KeyBytes>,
+    /// The position whose state was digested last.
+    pub digested: Position,
     /// The [`Key::Memory`] to be forgotten next.
     pub memory_first: u64,
     /// The [`Key::Memory`] to be given out next.

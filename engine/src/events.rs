@@ -464,6 +464,78 @@ pub struct KeyUseCountedV1 {
     pub device: u64,
 }
 
+/// The key that signs checkpoints was replaced. Both keys signed the statement
+/// that this event holds; see docs/format.md for its text.
+///
+/// Checkpoints over more records than `size` are signed with the new key, all
+/// others with the old one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRotatedV1 {
+    /// The origin line that both keys sign under.
+    pub origin: String,
+    /// Records before this one: the most that the old key has signed.
+    pub size: u64,
+    /// Root of the tree over them.
+    pub root: Bytes32,
+    /// The key that signed until now.
+    pub old_key: KeyBytes,
+    /// The key that signs from now on.
+    pub new_key: KeyBytes,
+    /// Signature of the statement by the old key, DER.
+    pub old_signature: Vec<u8>,
+    /// Signature of the statement by the new key, DER.
+    pub new_signature: Vec<u8>,
+}
+
+/// An administrator said that the clock is right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockConfirmedV1 {
+    /// Who said so.
+    pub by: Actor,
+    /// Whether a step of the clock had suspended what time alone makes happen.
+    pub suspended: bool,
+}
+
+/// A digest of state, so that whoever folds the log later can compare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDigestedV1 {
+    /// The state is that of all records before this position.
+    pub position: Position,
+    /// Version of the layout of state: other versions give other digests.
+    pub state_version: u32,
+    /// BLAKE3 over the entries and the position; see docs/format.md.
+    pub digest: Bytes32,
+}
+
+/// Records were lost, and the log goes on without them under a new origin line:
+/// what was signed under the former one is never contradicted under that name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochBegunV1 {
+    /// The new origin line.
+    pub origin: String,
+    /// The origin line until now.
+    pub previous_origin: String,
+    /// Records before this one: what was left of the log.
+    pub size: u64,
+    /// Root of the tree over them.
+    pub root: Bytes32,
+    /// Records that the last known checkpoint of the lost history covers.
+    pub known_size: u64,
+    /// Root of the tree over them.
+    pub known_root: Bytes32,
+    /// That checkpoint, a signed note.
+    pub known_note: String,
+}
+
+impl EpochBegunV1 {
+    /// First and last record that were lost; none if as many were left as were
+    /// known, and they are of another history: which differ is not known then.
+    #[must_use]
+    pub fn lost(&self) -> Option<(u64, u64)> {
+        (self.size < self.known_size).then(|| (self.size, self.known_size - 1))
+    }
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -561,6 +633,10 @@ registry! {
     LogStarted(LogStartedV1) = 1 schema 1,
     ClockStepped(ClockSteppedV1) = 2 schema 1,
     RefusalsCounted(RefusalsCountedV1) = 3 schema 1,
+    KeyRotated(KeyRotatedV1) = 4 schema 1,
+    ClockConfirmed(ClockConfirmedV1) = 5 schema 1,
+    StateDigested(StateDigestedV1) = 6 schema 1,
+    EpochBegun(EpochBegunV1) = 7 schema 1,
     ApiKeyCreated(ApiKeyCreatedV1) = 10 schema 1,
     ApiKeyRevoked(ApiKeyRevokedV1) = 11 schema 1,
     ApplicationCreated(ApplicationCreatedV1) = 20 schema 1,

@@ -61,6 +61,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::RegistrationDeactivated(payload) => Some(&payload.by),
         Event::OperationCreated(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
+        Event::ClockConfirmed(payload) => Some(&payload.by),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             Some(&payload.by)
         }
@@ -77,7 +78,10 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::OperationExpired(_)
         | Event::OperationCancelled(_)
         | Event::SubjectErased(_)
-        | Event::KeyUseCounted(_) => None,
+        | Event::KeyUseCounted(_)
+        | Event::StateDigested(_)
+        | Event::KeyRotated(_)
+        | Event::EpochBegun(_) => None,
     }
 }
 
@@ -139,9 +143,22 @@ impl Changes<'_> {
             Event::LogStarted(payload) => {
                 self.system(|system| system.origin.clone_from(&payload.origin));
             }
-            Event::ClockStepped(_) | Event::RefusalsCounted(_) | Event::KeyUseCounted(_) => {
+            Event::ClockStepped(_)
+            | Event::ClockConfirmed(_)
+            | Event::RefusalsCounted(_)
+            | Event::KeyUseCounted(_) => {
                 self.system(|_| ());
             }
+            Event::StateDigested(payload) => {
+                self.system(|system| system.digested = payload.position);
+            }
+            Event::KeyRotated(payload) => {
+                self.system(|system| system.signing_key = Some(payload.new_key));
+            }
+            Event::EpochBegun(payload) => self.system(|system| {
+                let former = std::mem::replace(&mut system.origin, payload.origin.clone());
+                system.former_origins.push(former);
+            }),
             Event::ApiKeyCreated(payload) => self.api_key_created(payload),
             Event::ApiKeyRevoked(_) => self.api_key_revoked(),
             Event::ApplicationCreated(payload) => self.application_created(payload),

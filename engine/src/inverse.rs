@@ -56,6 +56,10 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         Event::ClockStepped(payload) => Want::NoteClockStep { from: payload.from, to: payload.to },
         Event::RefusalsCounted(payload) => Want::CountRefusals(*payload),
         Event::KeyUseCounted(payload) => Want::CountKeyUse(*payload),
+        Event::ClockConfirmed(payload) => Want::ConfirmClock(*payload),
+        Event::StateDigested(payload) => Want::NoteStateDigest(*payload),
+        Event::KeyRotated(payload) => Want::RotateKey(payload),
+        Event::EpochBegun(payload) => Want::BeginEpoch(payload),
         Event::ApiKeyCreated(payload) => Want::CreateApiKey(CreateApiKey {
             by: payload.by.ok_or(orphan)?,
             key: stream,

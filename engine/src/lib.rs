@@ -19,6 +19,7 @@ mod display;
 pub mod entries;
 pub mod erasure;
 pub mod events;
+pub mod evidence;
 mod evolve;
 pub mod ids;
 pub mod inverse;
@@ -55,7 +56,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -148,6 +149,10 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::NoteClockStep { from, to } => administration::note_clock_step(id, *from, *to),
         Want::CountRefusals(counts) => administration::count_refusals(id, counts),
         Want::CountKeyUse(counts) => administration::count_key_use(id, counts),
+        Want::ConfirmClock(want) => evidence::confirm_clock(look, id, want),
+        Want::NoteStateDigest(want) => evidence::note_state_digest(look, id, want),
+        Want::RotateKey(want) => evidence::rotate_key(look, id, want),
+        Want::BeginEpoch(want) => evidence::begin_epoch(look, id, want),
         Want::CreateApiKey(want) => administration::create_api_key(look, id, want),
         Want::RevokeApiKey { by, key } => administration::revoke_api_key(look, id, by, *key),
         Want::CreateApplication(want) => administration::create_application(look, id, want),

@@ -113,7 +113,11 @@ impl<'a> Judged<'a> {
             | Event::OperationCancelled(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
-            | Event::KeyUseCounted(_) => None,
+            | Event::KeyUseCounted(_)
+            | Event::KeyRotated(_)
+            | Event::ClockConfirmed(_)
+            | Event::StateDigested(_)
+            | Event::EpochBegun(_) => None,
         }
     }
 }

@@ -69,6 +69,16 @@ pub fn summary(event: &Event) -> String {
         Event::KeyUseCounted(e) => {
             format!("service provider {}, device {}", e.service_provider, e.device)
         }
+        Event::KeyRotated(e) => format!("checkpoints over more than {} records", e.size),
+        Event::ClockConfirmed(e) if e.suspended => "a suspension ends".to_owned(),
+        Event::ClockConfirmed(_) => "nothing was suspended".to_owned(),
+        Event::StateDigested(e) => {
+            format!("state before record {}: {}", e.position.0, crate::hex(&e.digest))
+        }
+        Event::EpochBegun(e) => match e.lost() {
+            Some((first, last)) => format!("{}; records {first} to {last} are lost", e.origin),
+            None => format!("{}; another history is lost", e.origin),
+        },
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod checkpoints;
 mod copies;
+mod digests;
 mod findings;
 mod ids;
 mod records;
@@ -38,6 +39,7 @@ use tempfile::TempDir;
 use self::checkpoints::Checkpoints;
 pub use self::checkpoints::{Kept, PolicyError, WitnessPolicy};
 use self::copies::Copies;
+use self::digests::Digests;
 use self::findings::Findings;
 use self::ids::Ids;
 use self::records::{Records, Spot, Together};
@@ -52,6 +54,8 @@ use crate::{hex, rfc3339};
 pub enum Phase {
     /// sled is being copied to a temporary folder.
     Copying,
+    /// The journal is being looked through for digests of state.
+    Scanning,
     /// The journal is being read and checked.
     Reading,
 }
@@ -201,6 +205,7 @@ struct Pass<'a, 'scope> {
     signatures: Signatures<'scope>,
     rules: Findings,
     states: States,
+    digests: Digests,
     state: FoldedState<Keytrail>,
     ids: Ids,
     /// Records of a command that is not yet known to be complete.
@@ -243,7 +248,12 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             checkpoints,
             signatures,
             rules: findings(&["commands"]),
-            states: States::new(findings(&["entries_compared"]), second.copy.as_ref(), clean),
+            states: States::new(
+                findings(&["entries_compared", digests::COMPARED]),
+                second.copy.as_ref(),
+                clean,
+            ),
+            digests: Digests::default(),
             state: FoldedState::default(),
             ids: Ids::new(options.scratch.clone().unwrap_or_else(std::env::temp_dir)),
             command: Together::default(),
@@ -261,6 +271,9 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         let log = self.folder.dir.join("log");
         let total = journal.bytes().map_err(FolderError::reading(&log))?;
         self.records.strangers(&self.folder.strangers()?);
+        if self.options.through >= Level::Replay {
+            self.scan(journal, total)?;
+        }
         // Of all files, and of those before the present one.
         let (mut done, mut before) = (0, 0);
         self.chain = genesis(journal.origin());
@@ -289,6 +302,23 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         ids.repeated(|id, first, again| self.records.repeated(id, first, again))
             .map_err(temporary)?;
         Ok(self.report(Some(journal.origin().to_owned())))
+    }
+
+    /// Looks for digests of state: each stands behind the state that it is of.
+    fn scan(&mut self, journal: &JournalReader, total: u64) -> Result<(), FolderError> {
+        let log = self.folder.dir.join("log");
+        let mut done = 0;
+        for placed in journal.placed(Position(0)) {
+            // What is wrong is found by the pass that checks.
+            if let Placed::Block { block, .. } = placed.map_err(FolderError::reading(&log))? {
+                self.digests.announced(&block);
+                done += block.frames.len() as u64;
+            }
+            if let Some(progress) = self.options.progress {
+                progress(Phase::Scanning, done, total);
+            }
+        }
+        Ok(())
     }
 
     /// Nothing can be checked without the origin line: it begins the chain.
@@ -386,6 +416,9 @@ impl<'a, 'scope> Pass<'a, 'scope> {
                 let head = Keytrail::head(&self.state, record.draft.stream);
                 self.records.stream(record, spot, head);
                 self.folding = self.fold(record, spot);
+                if self.folding && self.options.through >= Level::Replay {
+                    self.digests.check(record, spot, &mut self.states.findings);
+                }
             }
         }
         Ok(())
@@ -407,6 +440,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
     fn reached(&mut self, prev: &[u8; 32]) {
         if self.folding && self.options.through >= Level::Replay {
             self.states.reached(self.state.position(), prev, &self.state, self.second.opened());
+            self.digests.reached(self.state.position(), &self.state);
         }
     }
 
@@ -426,6 +460,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             (None, _) => copies::absent(self.options.failures_kept),
         };
         let copies = noted(copies, &self.second.notes);
+        self.digests.remark(&mut self.states.findings);
         let rules = if folded { Outcome::Holds } else { Outcome::Incomplete };
         let kept_max = self.options.failures_kept;
         let mut levels = vec![self.records.report(), copies];

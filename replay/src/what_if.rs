@@ -505,6 +505,10 @@ fn subject(want: &Want) -> Option<Subject> {
         | Want::ChangeConfiguration(_)
         | Want::ExhaustCodeBudget { .. }
         | Want::CountKeyUse(_)
+        | Want::ConfirmClock(_)
+        | Want::NoteStateDigest(_)
+        | Want::RotateKey(_)
+        | Want::BeginEpoch(_)
         | Want::OrderErasure(_)
         | Want::RecordErased { .. } => None,
         Want::RequestActivation(want) => Some(Subject::Thing(Activation, want.activation)),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use engine::ids::Position;
 use engine::machine::{Change, Machine};
+use tokio::sync::watch;
 
 use crate::block::Block;
 use crate::database;
@@ -92,6 +93,8 @@ struct Inner<M: Machine> {
 /// What else the writer behind is asked for, once the groups before it are written.
 enum Request {
     Digest(mpsc::SyncSender<(Position, StateDigest)>),
+    /// The digest if a snapshot would be taken at a stop now, else none.
+    DigestToStop(mpsc::SyncSender<Option<(Position, StateDigest)>>),
     Finish(mpsc::SyncSender<()>),
     Abandon,
 }
@@ -165,6 +168,14 @@ impl<M: Machine> Queue<M> {
         answer.recv().ok()
     }
 
+    /// The digest of state at the position that is durable now, unless reading all
+    /// of it would hold up a stop. Waits.
+    pub(crate) fn digest_to_stop(&self) -> Option<Option<(Position, StateDigest)>> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.request(Request::DigestToStop(reply));
+        answer.recv().ok()
+    }
+
     /// Writes everything, syncs it, ends the writer behind. Waits; false if that failed.
     pub(crate) fn finish(&self) -> bool {
         let (reply, answer) = mpsc::sync_channel(1);
@@ -224,7 +235,7 @@ impl<M: Machine> Queue<M> {
         self.less.notify_all();
         loop {
             let ends = |request: &Request| match request {
-                Request::Finish(_) | Request::Abandon => true,
+                Request::Finish(_) | Request::DigestToStop(_) | Request::Abandon => true,
                 Request::Digest(_) => false,
             };
             if let Some(index) = inner.requests.iter().position(ends)
@@ -324,6 +335,8 @@ pub(crate) struct Behind<M: Machine> {
     /// Whether to take one at once, because it adds up state.
     pub(crate) snapshot_now: bool,
     pub(crate) taking: Option<Taking>,
+    /// Told of the digest of each snapshot.
+    pub(crate) digests: watch::Sender<Option<(Position, StateDigest)>>,
     /// Called when everything is synced, to mark the folder as cleanly stopped.
     pub(crate) mark_clean: Box<dyn FnOnce() -> std::io::Result<()> + Send>,
 }
@@ -356,6 +369,11 @@ impl<M: Machine> Behind<M> {
                 Work::Request(Request::Digest(reply)) => {
                     // Whoever asked may have gone.
                     let _ = reply.send(self.digest()?);
+                }
+                Work::Request(Request::DigestToStop(reply)) => {
+                    let due = room && self.due_at_a_stop();
+                    let digest = due.then(|| self.digest()).transpose()?;
+                    let _ = reply.send(digest);
                 }
                 // Not a clean stop; the next start takes the rest from the log.
                 Work::Request(Request::Finish(_)) if !room => return Ok(()),
@@ -472,7 +490,9 @@ impl<M: Machine> Behind<M> {
     fn stepped(&mut self, stepped: Result<Step, SnapshotError>) -> Result<bool, String> {
         match stepped {
             Ok(Step::More) => return Ok(true),
-            Ok(Step::Done) => (),
+            Ok(Step::Done(position, digest)) => {
+                self.digests.send_replace(Some((position, digest)));
+            }
             Err(SnapshotError::Damaged(why)) => return Err(why),
             // Without it the next remake of state folds more records.
             Err(SnapshotError::Io(error)) => tracing::warn!(%error, "no snapshot of state"),
@@ -483,9 +503,7 @@ impl<M: Machine> Behind<M> {
 
     /// A last snapshot where it is cheap or due, then everything to the disk.
     fn finish(&mut self) -> Result<(), String> {
-        let since = self.meta.position - self.snapshot_at.min(self.meta.position);
-        let due = since >= self.snapshot_every || (since > 0 && self.meta.entries <= SMALL_STATE);
-        if self.taking.is_none() && due && self.folder.takes_commands() {
+        if self.taking.is_none() && self.due_at_a_stop() && self.folder.takes_commands() {
             self.snapshot_at = self.meta.position;
             self.taking = Taking::begin(&self.folder, self.meta).ok();
         }
@@ -495,6 +513,12 @@ impl<M: Machine> Behind<M> {
         }
         guarded(|| self.db.flush())?;
         self.sync_and_mark().map_err(|error| format!("the clean stop failed: {error}"))
+    }
+
+    /// Whether a clean stop now would take a snapshot.
+    fn due_at_a_stop(&self) -> bool {
+        let since = self.meta.position.saturating_sub(self.snapshot_at);
+        since >= self.snapshot_every || (since > 0 && self.meta.entries <= SMALL_STATE)
     }
 
     /// What `flush` of sled does not do: an fsync, before the marker says that all is there.

@@ -249,6 +249,9 @@ pub struct Store<M: Machine> {
     pub keys: Arc<KeyStore>,
     /// The log's origin line.
     pub origin: String,
+    /// The latest digest of state that was taken with a snapshot, and the position
+    /// it stands for; none until there is one.
+    pub digests: watch::Receiver<Option<(Position, StateDigest)>>,
     /// What opening found and did.
     pub report: OpenReport,
     running: Running<M>,
@@ -316,6 +319,7 @@ impl<M: Machine> Store<M> {
             log: running.log.clone(),
             keys,
             origin,
+            digests: running.digests.clone(),
             report,
             running,
             _lock: Arc::clone(lock),
@@ -330,6 +334,16 @@ impl<M: Machine> Store<M> {
     /// [`Stopped`] if the store no longer runs.
     pub fn digest(&self) -> Result<(Position, StateDigest), Stopped> {
         self.running.queue.digest().ok_or(Stopped)
+    }
+
+    /// As [`Store::digest`]; none if state is so large that reading all of it would
+    /// hold up a stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the store no longer runs.
+    pub fn digest_to_stop(&self) -> Result<Option<(Position, StateDigest)>, Stopped> {
+        self.running.queue.digest_to_stop().ok_or(Stopped)
     }
 
     /// Stops the writer behind from bringing anything to sled, or lets it go on.
@@ -399,6 +413,7 @@ pub(crate) struct Running<M: Machine> {
     pub(crate) state: StateReader<M>,
     pub(crate) log: LogReader,
     pub(crate) queue: Arc<Queue<M>>,
+    pub(crate) digests: watch::Receiver<Option<(Position, StateDigest)>>,
     threads: Vec<JoinHandle<()>>,
     ticker: Option<JoinHandle<()>>,
 }
@@ -472,6 +487,7 @@ impl<M: Machine> Running<M> {
             snapshot_at: latest.map_or(0, |(position, _)| position),
             snapshot_now: checked_late,
             taking: None,
+            digests: watch::channel(None).0,
             mark_clean: Box::new(move || Marker { clean: true, ..running }.write(&marked)),
         }
     }
@@ -496,6 +512,7 @@ impl<M: Machine> Running<M> {
         let tree = behind.log_tree.clone();
         let reader = LogReader::new(head_watch, recent, tree, fallback, Arc::clone(&trouble));
         let queue = Arc::clone(&behind.queue);
+        let digests = behind.digests.subscribe();
         let (handle, writer) = writer(Parts {
             log,
             last_time,
@@ -517,7 +534,7 @@ impl<M: Machine> Running<M> {
             start_thread("keytrail-writer", move || writer.run())?,
         ];
         let ticker = options.tick_ms.map(|tick_ms| start_ticker(&handle, tick_ms)).transpose()?;
-        Ok(Self { handle, state, log: reader, queue, threads, ticker })
+        Ok(Self { handle, state, log: reader, queue, digests, threads, ticker })
     }
 }
 

@@ -164,6 +164,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Record, Chain), RecordError> {
     Ok((record, field(header, 120)))
 }
 
+/// The event type of an encoded record, without a look at anything else; none if
+/// it is cut short.
+#[must_use]
+pub fn event_type(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(field(bytes.first_chunk()?, 2)))
+}
+
 /// The chain value that an encoded record follows; none if it is cut short.
 pub(crate) fn chain_before(bytes: &[u8]) -> Option<Chain> {
     Some(field(bytes.first_chunk()?, 120))

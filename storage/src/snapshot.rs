@@ -23,7 +23,10 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use engine::ids::Position;
+
 use crate::disk::{Disk, DiskFile, Open, Privacy};
+use crate::fold::{Digest, StateDigest};
 use crate::folder::Folder;
 use crate::record::Chain;
 use crate::state::{ENTRY, Meta, entry_sum};
@@ -64,14 +67,16 @@ pub(crate) struct Taking {
     old: BTreeMap<Vec<u8>, Option<sled::IVec>>,
     /// What has been written, counted as the tree counts itself.
     written: Meta,
+    /// Of what has been written.
+    digest: Digest,
 }
 
 /// How far a step brought a snapshot.
 pub(crate) enum Step {
     /// There is more to write.
     More,
-    /// It is written and durable.
-    Done,
+    /// It is written and durable; the digest of the state that it holds.
+    Done(Position, StateDigest),
 }
 
 /// Why a snapshot was not taken.
@@ -97,7 +102,8 @@ impl Taking {
         out.put(&start.subjects.to_be_bytes())?;
         let written = Meta { entries: 0, sum: 0, ..start };
         let (cursor, old) = (vec![ENTRY], BTreeMap::new());
-        Ok(Self { folder: folder.clone(), start, out, cursor, old, written })
+        let digest = Digest::default();
+        Ok(Self { folder: folder.clone(), start, out, cursor, old, written, digest })
     }
 
     /// Must be told of each key (with its prefix) before it changes, and its value then.
@@ -131,7 +137,7 @@ impl Taking {
                 self.cursor = until;
                 Ok(Step::More)
             }
-            None => self.finish().map(|()| Step::Done),
+            None => self.finish().map(|digest| Step::Done(Position(self.start.position), digest)),
         }
     }
 
@@ -149,6 +155,7 @@ impl Taking {
         for (key, value) in merged {
             if let Some(value) = value {
                 self.written.add(entry_sum(&key[1..], &value));
+                self.digest.entry(&key[1..], &value);
                 self.out.part(&key[1..])?;
                 self.out.part(&value)?;
             }
@@ -156,7 +163,7 @@ impl Taking {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), SnapshotError> {
+    fn finish(&mut self) -> Result<StateDigest, SnapshotError> {
         if self.written != self.start {
             return Err(SnapshotError::Damaged("state holds other entries than were put".into()));
         }
@@ -172,7 +179,7 @@ impl Taking {
         for (_, old) in all(&self.folder)?.into_iter().rev().skip(KEPT) {
             disk.remove(&old)?;
         }
-        Ok(())
+        Ok(std::mem::take(&mut self.digest).finish(Position(self.start.position)))
     }
 
     /// Gives up, and the space with it.

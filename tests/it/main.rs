@@ -6,6 +6,7 @@ mod anchors;
 mod checkpoints;
 mod client;
 mod contract;
+mod digests;
 mod documents;
 mod erasure;
 mod faults;

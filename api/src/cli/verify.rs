@@ -129,6 +129,7 @@ impl Bar {
         if shown.as_ref().is_none_or(|(of, _)| *of != phase) {
             let label = match phase {
                 Phase::Copying => "copying the store",
+                Phase::Scanning => "looking through",
                 Phase::Reading => "verifying",
             };
             *shown = Some((phase, bar(label, total)));

@@ -5,7 +5,7 @@ use actix_web::web::{Path, Query};
 use engine::Keytrail;
 use engine::command::{ChangeConfiguration, CreateApiKey, CreateApplication, Want};
 use engine::entries::{self, Entry, Key, KeyKind};
-use engine::events::SetProperty;
+use engine::events::{ClockConfirmedV1, SetProperty};
 use engine::ids::Id;
 use engine::machine::{Machine, random};
 use serde::Deserialize;
@@ -260,19 +260,30 @@ pub async fn status(call: Call, _caller: Administrator) -> Result<HttpResponse, 
 /// Confirms the clock after a step of it.
 ///
 /// A step beyond ten minutes suspends what time alone makes happen, except
-/// expiry, until an operator says that the clock is right.
+/// expiry, until an operator says that the clock is right. Who said so, and
+/// when, stands in the log. A repeat under the same `Idempotency-Key` confirms
+/// nothing again.
 #[utoipa::path(
     post, path = "/admin/v1/clock/confirm", tag = "admin", operation_id = "confirm_clock",
     request_body = Empty,
+    params(IdempotencyKey),
     responses((status = 204, description = "The clock is taken as right.")),
 )]
 pub async fn confirm_clock(
     call: Call,
-    _caller: Administrator,
-    _body: Body<Empty>,
+    caller: Administrator,
+    idempotency: Idempotency,
+    body: Body<Empty>,
 ) -> Result<HttpResponse, ApiError> {
-    let stopped = |_| ApiError::new(Code::Unavailable).detail("stopping");
-    call.handle.confirm_clock().await.map_err(stopped)?;
+    let asked = idempotency.asked(caller.key_id(), &body.bytes);
+    let suspended = call.handle.clock_suspended();
+    let confirmed = ClockConfirmedV1 { by: asked.by.clone(), suspended };
+    let command = call.command(Want::ConfirmClock(confirmed));
+    // Recorded first: a suspension never ends without a word of who ended it.
+    if let Outcome::Done(_) = call.execute_for(&asked, command).await? {
+        let stopped = |_| ApiError::new(Code::Unavailable).detail("stopping");
+        call.handle.confirm_clock().await.map_err(stopped)?;
+    }
     Ok(HttpResponse::NoContent().finish())
 }
 

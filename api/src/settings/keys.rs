@@ -247,6 +247,16 @@ pub const KEYS: &[Key] = &[
         show: |settings| Some(settings.segment_mib.to_string()),
     },
     Key {
+        name: "snapshot_records",
+        kind: Kind::Number,
+        example: "1048576",
+        help: "Records between two snapshots of state, each noted in the log by its digest",
+        set: |settings, text| {
+            number(text, 100..=1_000_000_000).map(|count| settings.snapshot_records = count)
+        },
+        show: |settings| Some(settings.snapshot_records.to_string()),
+    },
+    Key {
         name: "queue_length",
         kind: Kind::Number,
         example: "4096",

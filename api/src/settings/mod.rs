@@ -77,6 +77,8 @@ pub struct Settings {
     pub cache_mib: u64,
     /// Size of a journal segment, in mebibytes.
     pub segment_mib: u64,
+    /// Records between two snapshots of state, each noted in the log by its digest.
+    pub snapshot_records: u64,
     /// Commands that may wait for the writer.
     pub queue_length: usize,
     /// Longest request body, in bytes.
@@ -107,6 +109,7 @@ impl Default for Settings {
             require_anchors: false,
             cache_mib: 128,
             segment_mib: 64,
+            snapshot_records: 1 << 20,
             queue_length: 4_096,
             request_bytes_max: 65_536,
             drain_s: 30,

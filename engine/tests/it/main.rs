@@ -8,6 +8,7 @@ mod android;
 mod android_rules;
 mod documented_strategy;
 mod erasure;
+mod evidence;
 mod nist;
 mod operations;
 mod proofs;

@@ -12,6 +12,7 @@ use engine::ids::Id;
 use engine::reasons::{BudgetScope, Confirmation, OperationKind, ReasonGiven};
 use engine::terms::{Level, Method, Verdict};
 
+use crate::evidence::{epoch, rotation};
 use crate::unhex;
 use crate::world::{ADMIN, APP, BANK, PERSON, World, by, request};
 
@@ -30,6 +31,16 @@ fn samples() -> Vec<Event> {
         limited: 4,
         credentials: 5,
     }));
+    let by_request = engine::events::Actor { api_key: ADMIN, request: request(5, 6) };
+    let confirmed = engine::events::ClockConfirmedV1 { by: by_request, suspended: true };
+    world.done(Want::ConfirmClock(confirmed));
+    world.done(Want::NoteStateDigest(engine::events::StateDigestedV1 {
+        position: engine::ids::Position(3),
+        state_version: 2,
+        digest: [9; 32],
+    }));
+    world.done(Want::RotateKey(Box::new(rotation(1, 2))));
+    world.done(Want::BeginEpoch(Box::new(epoch("keytrail.test/1", "keytrail.test/2"))));
     let until = world.now.plus_s(60);
     let scope = BudgetScope::Source;
     world.done(Want::ExhaustCodeBudget { application: APP, scope, until, failures: 10 });

@@ -66,6 +66,11 @@ impl Findings {
         }
     }
 
+    /// How many of what is called `name` were counted.
+    pub(super) fn counted(&self, name: &str) -> u64 {
+        self.counts.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, count)| *count)
+    }
+
     /// Counts more of what is called `name`.
     pub(super) fn add(&mut self, name: &'static str, more: u64) {
         match self.counts.iter_mut().find(|(counted, _)| *counted == name) {

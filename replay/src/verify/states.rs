@@ -86,7 +86,8 @@ impl States {
             }
             None => (),
         }
-        let otherwise = match (whole, self.compared) {
+        let compared = self.compared || self.findings.counted(super::digests::COMPARED) > 0;
+        let otherwise = match (whole, compared) {
             (false, _) => Outcome::Incomplete,
             (true, true) => Outcome::Holds,
             (true, false) => Outcome::Absent,

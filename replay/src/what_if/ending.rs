@@ -132,7 +132,11 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::CodeBudgetExhausted(_)
         | Event::ErasureOrdered(_)
         | Event::SubjectErased(_)
-        | Event::KeyUseCounted(_) => event.name().to_owned(),
+        | Event::KeyUseCounted(_)
+        | Event::KeyRotated(_)
+        | Event::ClockConfirmed(_)
+        | Event::StateDigested(_)
+        | Event::EpochBegun(_) => event.name().to_owned(),
     }
 }
 

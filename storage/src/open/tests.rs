@@ -204,6 +204,43 @@ fn state_is_made_again_from_the_newest_snapshot_that_is_whole() {
 }
 
 #[test]
+fn with_each_snapshot_comes_the_digest_of_the_state_that_it_holds() {
+    let mut world = World::new();
+    world.options.snapshot_every = 50;
+    let log = MemoryLog::new(ORIGIN);
+    let (store, _) = world.start(&log);
+    fill(&world, &store, 49);
+    store.queue.digest().unwrap();
+    assert_eq!(*store.digests.borrow(), None, "no snapshot is due");
+    fill(&world, &store, 30);
+    // Each answer is followed by a step of the snapshot.
+    while store.digests.borrow().is_none() {
+        store.queue.digest().unwrap();
+    }
+    let (position, digest) = store.digests.borrow().unwrap();
+    let records = log.read(Position(0), position.0 as usize).unwrap();
+    let records: Vec<_> = records.iter().map(|bytes| record::decode(bytes).unwrap().0).collect();
+    let folded = fold_state::<Toy>(&records).unwrap();
+    assert!(position.0 >= 50);
+    assert_eq!((folded.position(), folded.digest()), (position, digest));
+}
+
+#[test]
+fn the_digest_for_a_stop_is_that_of_all_that_is_durable_and_none_right_after_a_snapshot() {
+    let world = World::new();
+    let log = MemoryLog::new(ORIGIN);
+    let (store, _) = world.start(&log);
+    assert_eq!(store.queue.digest_to_stop(), Some(None), "nothing has happened");
+    fill(&world, &store, 3);
+    let digest = folded(&log);
+    assert_eq!(store.queue.digest_to_stop(), Some(Some((digest.position(), digest.digest()))));
+    stop(&world, store);
+    let (store, _) = world.start(&log);
+    assert_eq!(store.queue.digest_to_stop(), Some(None), "nothing has happened since");
+    drop(store);
+}
+
+#[test]
 fn a_snapshot_of_another_log_is_not_used() {
     let mut world = World::new();
     world.options.snapshot_every = 10;

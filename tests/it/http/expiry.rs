@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use api::auth::credential::Credential;
 use api::device::{
     ActivationOptions, AuthenticationOptions, Redemption, authenticate, authenticate_start,
 };
 use api::wire::provider::Activation;
-use engine::ids::Micros;
+use engine::events::Event;
+use engine::ids::{Micros, Position};
 use engine::machine::Clock;
 use engine::reasons::{ActivationState, OperationState, RegistrationState};
 use serde_json::{Value, json};
@@ -215,6 +217,32 @@ fn a_leap_of_the_clock_is_confirmed_by_an_administrator() {
     let confirmed = confirm.by(&timed.callers.administrator).send(side.address);
     assert_eq!((confirmed.status, confirmed.body.len()), (204, 0));
     assert!(!side.status().clock_suspended);
+    // Who said so stands in the log; a repeat says nothing again, and ends nothing.
+    let confirmations = || {
+        let head = timed.server.app.log.head().size;
+        let records = timed.server.app.log.read(Position(0), head as usize).unwrap();
+        let events = records.iter().map(|record| api::call::event_of(record).unwrap());
+        events
+            .filter_map(|event| match event {
+                Event::ClockConfirmed(confirmed) => {
+                    Some((confirmed.by.api_key, confirmed.suspended))
+                }
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let header = format!("Bearer {}", timed.callers.administrator);
+    let by = Credential::parse(header.as_bytes()).unwrap().id;
+    assert_eq!(confirmations(), [(by, true)]);
+    let once = Request::post("/admin/v1/clock/confirm", &json!({})).once("confirm-1");
+    assert_eq!(once.clone().by(&timed.callers.administrator).send(side.address).status, 204);
+    hands.wall.fetch_add(3_600_000_000, Ordering::SeqCst);
+    timed.sweep();
+    assert_eq!(once.by(&timed.callers.administrator).send(side.address).status, 204);
+    assert!(side.status().clock_suspended);
+    assert_eq!(confirmations(), [(by, true), (by, false)]);
+    let forbidden = Request::post("/admin/v1/clock/confirm", &json!({})).by(&timed.callers.bank);
+    assert_problem(&forbidden.send(side.address), 403, "forbidden");
     drop(side);
     timed.stop();
 }
