@@ -14,6 +14,7 @@ pub mod codec;
 pub mod codes;
 pub mod command;
 pub mod config;
+pub mod confirmation;
 mod display;
 pub mod entries;
 pub mod erasure;
@@ -55,7 +56,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 4;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
