@@ -267,6 +267,7 @@ impl Service {
     ///
     /// [`StopError`].
     pub async fn stop(self) -> Result<(), StopError> {
+        self.app.waits.stop();
         self.running.stop().await?;
         self.windows.abort();
         write_window(&self.app).await;

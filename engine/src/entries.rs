@@ -9,15 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Keytrail;
 use crate::config::Config;
-use crate::events::{Bytes32, MethodKeyV1};
+use crate::events::{Bytes32, MatchingV1, MethodKeyV1};
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
-    ErasureReason, LockReason, OperationState, RegistrationState, UserRole,
+    ErasureReason, LockReason, OperationKind, OperationState, RegistrationState, UserRole,
 };
-use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
+use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
+use crate::transcript::Said;
 
 /// Names a state entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -412,6 +413,8 @@ pub struct Operation {
     pub registration: Id,
     /// The application.
     pub application: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors required.
     pub level: Level,
     /// Methods that may answer.
@@ -420,6 +423,12 @@ pub struct Operation {
     pub context_hash: Bytes32,
     /// Hash of the data to sign, zeros if none.
     pub data_to_sign_hash: Bytes32,
+    /// What the user must confirm to approve, if anything.
+    pub matching: Option<MatchingV1>,
+    /// Whether the service provider gave it an id of its own, which is sealed.
+    pub external_id: bool,
+    /// Whether something is shown after approval.
+    pub post_context: bool,
     /// When it was created.
     pub created_at: Micros,
     /// Position of the record that holds the sealed context.
@@ -449,8 +458,8 @@ pub struct Attempt {
     pub body_digest: Bytes32,
     /// The method that answered.
     pub method: Method,
-    /// What the user decided.
-    pub decision: Decision,
+    /// What the user said.
+    pub said: Said,
     /// Why it failed, if it did.
     pub failure: Option<AuthenticationFailure>,
     /// Counted failures of the registration afterwards.

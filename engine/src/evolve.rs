@@ -23,6 +23,7 @@ use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, OperationState, RegistrationState,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult};
+use crate::transcript::NO_CONTENT;
 
 /// How long something that is over stays in state, in seconds: an operation and
 /// an activation can be read, and an idempotency key can be repeated, for a day.
@@ -202,6 +203,7 @@ impl Changes<'_> {
                 self.registration(|_| ());
                 self.operation(payload.operation, |operation| {
                     operation.challenge = Some(payload.challenge);
+                    operation.state = OperationState::Started;
                 });
             }
             Event::AuthenticationJudged(payload) => self.authentication_judged(payload),
@@ -490,10 +492,14 @@ impl Changes<'_> {
         let operation = Operation {
             registration: self.stream(),
             application: registration.application,
+            kind: payload.kind,
             level: payload.level,
             methods: payload.offered.clone(),
             context_hash: payload.context_hash,
             data_to_sign_hash: payload.data_to_sign_hash,
+            matching: payload.matching.clone(),
+            external_id: payload.external_id,
+            post_context: payload.post_context_hash != NO_CONTENT,
             created_at: self.now(),
             created_in: self.position(),
             expires_at: payload.expires_at,
@@ -519,12 +525,13 @@ impl Changes<'_> {
         let (position, at) = (self.position(), self.now());
         self.operation(payload.operation, |operation| {
             operation.challenge = None;
+            operation.state = payload.operation_state;
             operation.hw_key_client_status = payload.declared.hw_key_client_status;
             operation.hw_key_server_result = payload.hw_key_server_result;
             operation.attempts.push(Attempt {
                 body_digest: payload.body_digest,
                 method: payload.method,
-                decision: payload.decision,
+                said: payload.said(),
                 failure: payload.failure,
                 failures: payload.failures,
                 failures_allowed: payload.failures_allowed,

@@ -14,6 +14,7 @@ pub mod codec;
 pub mod codes;
 pub mod command;
 pub mod config;
+pub mod confirmation;
 mod display;
 pub mod entries;
 pub mod erasure;

@@ -1,5 +1,6 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
+pub mod attestation;
 pub mod config;
 pub mod demo;
 pub mod device;
@@ -57,6 +58,8 @@ enum Command {
     Erase(erase::Arguments),
     /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
     Witness(witness::Arguments),
+    /// Judge a phone maker's evidence for a hardware key
+    Attestation(attestation::Arguments),
     /// Make everything that is derived from the log again
     Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
@@ -101,6 +104,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Recover(arguments) => recover::run(&arguments),
         Command::Erase(arguments) => erase::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),
+        Command::Attestation(arguments) => attestation::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }

@@ -10,6 +10,7 @@ mod documented_strategy;
 mod erasure;
 mod evidence;
 mod nist;
+mod operations;
 mod proofs;
 mod rules;
 mod scripts;

@@ -125,7 +125,7 @@ fn take(world: &mut World, step: &Step) {
                 let method = if *pin { Method::DevicePin } else { Method::Device };
                 let mut answer = world.answer(id, method, *verdicts);
                 if *reject {
-                    answer.decision = Decision::Reject;
+                    answer.said.decision = Decision::Reject;
                 }
                 drop(world.execute(Want::FinishAuthentication(Box::new(answer))));
             }
@@ -252,7 +252,7 @@ proptest! {
                 prop_assert!(registration.failures < 3, "the limit is never ACTIVE");
             }
             for open in &registration.open_operations {
-                prop_assert_eq!(world.operation(*open).state, OperationState::Pending);
+                prop_assert!(!world.operation(*open).state.is_final());
             }
         }
         for subject in (0..PERSONS).map(person).chain([PERSON]) {

@@ -9,6 +9,7 @@ mod flows;
 mod idempotency;
 mod limits;
 mod lookalikes;
+mod operations;
 mod parser;
 mod restarts;
 mod strategies;
