@@ -25,6 +25,8 @@ use crate::transcript::Said;
 pub enum Key {
     /// An application.
     Application(Id),
+    /// A question to several devices of one user.
+    Broadcast(Id),
     /// An activation code or QR secret, by its keyed hash.
     Code(Bytes32),
     /// A moment at which time itself must act.
@@ -35,8 +37,6 @@ pub enum Key {
     Memory(u64),
     /// An operation.
     Operation(Id),
-    /// A question to several devices of one user.
-    Broadcast(Id),
     /// A person with registrations that are not over.
     Subject(Id),
     /// An idempotent request.

@@ -113,12 +113,10 @@ pub async fn cancel(
 ) -> Result<HttpResponse, ApiError> {
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let now = view(&call, &caller, *id)?;
-    // One that is open stands for all; of those that are over the rules say which it is.
-    let open = now.operations.iter().find(|operation| !operation.state.is_final());
-    let Some(operation) = open.or(now.operations.first()) else {
-        return Err(Code::NotFound.into());
-    };
-    let operation = operation.operation_id;
+    // The one that says where all stand: open, or how it ended.
+    let mut operations = now.operations.iter();
+    let telling = operations.find(|operation| operation.state == now.state);
+    let operation = telling.ok_or(Code::NotFound)?.operation_id;
     let want = Want::CancelOperation { by: asked.by.clone(), operation };
     let outcome = call.execute_for(&asked, call.command(want)).await?;
     if let Some(Event::OperationExpired(_)) = outcome.first_event()? {
