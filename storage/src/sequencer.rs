@@ -556,7 +556,7 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
     fn watch_space(&mut self) {
         // The writer behind may wait for space too.
         self.parts.behind.look_again();
-        let low = !self.parts.folder.takes_commands();
+        let low = !self.parts.folder.takes_commands(self.parts.behind.owed());
         if low == self.low {
             return;
         }
