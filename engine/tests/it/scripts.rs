@@ -279,6 +279,8 @@ proptest! {
             prop_assert_eq!(orders, u64::from(world.look().erasure(subject).is_some()));
             prop_assert!(orders == 0 || open.is_empty(), "who is erased has no registration");
         }
+        let bytes: Vec<_> = world.state.0.keys().map(Key::bytes).collect();
+        prop_assert!(bytes.is_sorted(), "keys are in the order of their bytes");
         for (key, entry) in &world.state.0 {
             let (Key::Broadcast(_), Entry::Broadcast(broadcast)) = (key, &**entry) else { continue };
             let known = broadcast.operations.iter().filter_map(|id| world.look().operation(*id));
