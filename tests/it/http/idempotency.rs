@@ -1,11 +1,11 @@
 //! `Idempotency-Key`: one effect, the same answer, also after a restart.
 
-use api::device::{ActivationOptions, AuthenticationOptions};
+use api::device::{ActivationOptions, AuthenticationOptions, Redemption, activate};
 use api::wire::provider::RequestedActivation;
 use engine::ids::Id;
 use serde_json::{Value, json};
 
-use super::world::{BANK, Side, World, api_key};
+use super::world::{BANK, CHANCE, Side, World, api_key};
 use crate::client::{Answer, Request, assert_problem};
 
 /// A request that changes state, under an idempotency key, and its first answer.
@@ -43,7 +43,8 @@ fn everything(world: &World) -> Vec<Asked> {
     let carla: RequestedActivation = side.bank_posts("/v1/activations", &carla).ok();
     let withdrawn = format!("/v1/activations/{}/cancel", carla.activation.activation_id);
     assert_eq!(side.bank_posts(&withdrawn, &json!({})).status, 200);
-    let anna = json!({ "application_id": application, "user_ref": "anna", "level": "ONE_FACTOR" });
+    let dora = json!({ "application_id": application, "user_ref": "dora", "level": "ONE_FACTOR" });
+    phone_of(&side, "dora");
     let properties = json!({ "version": 1, "configuration": { "failures_allowed": 5 } });
     let patch = format!("/admin/v1/applications/{application}/configuration");
     vec![
@@ -60,10 +61,20 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k11", bank, registration(phones[1], "unlock"), json!({})),
         post("k12", bank, registration(phones[2], "deactivate"), because),
         asked(world, Request::new("DELETE", "/v1/users/carla").by(bank).once("k13")),
-        post("k14", bank, "/v1/broadcasts".into(), anna.clone()),
+        post("k14", bank, "/v1/broadcasts".into(), dora.clone()),
         post("k16", admin, "/admin/v1/clock/confirm".into(), json!({})),
-        post("k15", bank, withdrawn_broadcast(&side, &anna), json!({})),
+        post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
     ]
+}
+
+/// Activates a phone for a user of its own.
+fn phone_of(side: &Side, user_ref: &str) {
+    let application = side.callers.application;
+    let body = json!({ "application_id": application, "user_ref": user_ref });
+    let requested: RequestedActivation = side.bank_posts("/v1/activations", &body).ok();
+    let redemption = Redemption::by_code(application, &requested.code, None, CHANCE).unwrap();
+    let options = ActivationOptions::default();
+    activate(&side.client, &redemption, &options, None, CHANCE).unwrap();
 }
 
 /// Where a broadcast of its own is withdrawn.
