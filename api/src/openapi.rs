@@ -11,8 +11,8 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
-    activations, admin, audit, device_activation, device_authentication, evidence, operations,
-    pending, registrations, users,
+    activations, admin, audit, broadcasts, device_activation, device_authentication, evidence,
+    operations, pending, registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -31,6 +31,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         registrations::deactivate,
         users::erase,
         operations::create, operations::operation, operations::cancel,
+        broadcasts::create, broadcasts::broadcast, broadcasts::cancel,
         evidence::evidence, evidence::jwks,
         device_activation::start, device_activation::finish,
         pending::list,

@@ -109,6 +109,8 @@ pub enum Want {
     },
     /// Ask for an authentication.
     CreateOperation(CreateOperation),
+    /// Ask several devices of a user; one of them is to answer.
+    Broadcast(Vec<CreateOperation>),
     /// Issue an operation's challenge.
     StartAuthentication(StartAuthentication),
     /// Judge the answer to a challenge.
@@ -263,6 +265,8 @@ pub struct CreateOperation {
     pub operation: Id,
     /// The registration that is to answer.
     pub registration: Id,
+    /// The broadcast that it belongs to, if it does.
+    pub broadcast: Option<Id>,
     /// What it asks for.
     pub kind: OperationKind,
     /// Factors required.
@@ -293,6 +297,7 @@ impl CreateOperation {
             by,
             operation,
             registration,
+            broadcast: None,
             kind: OperationKind::Authentication,
             level,
             methods: Vec::new(),

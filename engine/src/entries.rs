@@ -25,6 +25,8 @@ use crate::transcript::Said;
 pub enum Key {
     /// An application.
     Application(Id),
+    /// A question to several devices of one user.
+    Broadcast(Id),
     /// An activation code or QR secret, by its keyed hash.
     Code(Bytes32),
     /// A moment at which time itself must act.
@@ -94,6 +96,7 @@ impl Key {
             Self::ApiKey(id) => tagged(b'K', &[&id.0]),
             Self::Memory(number) => tagged(b'M', &[&number.to_be_bytes()]),
             Self::Operation(id) => tagged(b'O', &[&id.0]),
+            Self::Broadcast(id) => tagged(b'B', &[&id.0]),
             Self::Subject(id) => tagged(b'P', &[&id.0]),
             Self::Request(id) => tagged(b'Q', &[id]),
             Self::Registration(id) => tagged(b'R', &[&id.0]),
@@ -126,6 +129,7 @@ impl Key {
             b'K' => id().map(Self::ApiKey),
             b'M' => rest.try_into().ok().map(u64::from_be_bytes).map(Self::Memory),
             b'O' => id().map(Self::Operation),
+            b'B' => id().map(Self::Broadcast),
             b'P' => id().map(Self::Subject),
             b'Q' => rest.try_into().ok().map(Self::Request),
             b'R' => id().map(Self::Registration),
@@ -413,6 +417,8 @@ pub struct Operation {
     pub registration: Id,
     /// The application.
     pub application: Id,
+    /// The broadcast that it belongs to, if it does.
+    pub broadcast: Option<Id>,
     /// What it asks for.
     pub kind: OperationKind,
     /// Factors required.
@@ -449,6 +455,18 @@ pub struct Operation {
     pub ended_at: Option<Micros>,
     /// What cancelled it.
     pub cancel_reason: Option<CancelReason>,
+}
+
+/// A question to several devices of one user. Its moves are drawn in
+/// [`crate::broadcast`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broadcast {
+    /// The application.
+    pub application: Id,
+    /// One operation for each device.
+    pub operations: Vec<Id>,
+    /// How many of them can still be answered.
+    pub open: u32,
 }
 
 /// A challenge that was judged.
@@ -505,6 +523,8 @@ pub enum Entry {
     Activation(#[serde(with = "shared")] Arc<Activation>),
     /// Under [`Key::Operation`].
     Operation(#[serde(with = "shared")] Arc<Operation>),
+    /// Under [`Key::Broadcast`].
+    Broadcast(#[serde(with = "shared")] Arc<Broadcast>),
     /// Under [`Key::Code`]: the activation that it redeems.
     Code(Id),
     /// Under [`Key::Request`]: where the answer stands.
@@ -576,6 +596,7 @@ impl Look<'_> {
     getter!(registration, Registration);
     getter!(activation, Activation);
     getter!(operation, Operation);
+    getter!(broadcast, Broadcast);
     getter!(erasure, Erasure);
 
     /// The log itself.
@@ -639,6 +660,7 @@ impl Entry {
             Self::Registration(_) => matches!(key, Key::Registration(_)),
             Self::Activation(_) => matches!(key, Key::Activation(_)),
             Self::Operation(_) => matches!(key, Key::Operation(_)),
+            Self::Broadcast(_) => matches!(key, Key::Broadcast(_)),
             Self::Code(_) => matches!(key, Key::Code(_)),
             Self::Request { .. } => matches!(key, Key::Request(_)),
             Self::Deadline => matches!(key, Key::Deadline(_)),

@@ -322,6 +322,8 @@ pub struct OperationCreatedV1 {
     pub by: Actor,
     /// The operation.
     pub operation: Id,
+    /// The broadcast that it belongs to, if it does.
+    pub broadcast: Option<Id>,
     /// What it asks for.
     pub kind: OperationKind,
     /// Factors required.
@@ -432,6 +434,15 @@ pub struct OperationCancelledV1 {
     pub operation: Id,
     /// What made it end.
     pub reason: CancelReason,
+}
+
+/// An operation of a broadcast ended because another device has answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationAnsweredElsewhereV1 {
+    /// The operation.
+    pub operation: Id,
+    /// The operation of the same broadcast that was answered.
+    pub answered: Id,
 }
 
 /// A person is to be erased. The stream is the subject: its random id is all
@@ -655,6 +666,7 @@ registry! {
     AuthenticationJudged(AuthenticationJudgedV1) = 52 schema 1,
     OperationExpired(OperationExpiredV1) = 53 schema 1,
     OperationCancelled(OperationCancelledV1) = 54 schema 1,
+    OperationAnsweredElsewhere(OperationAnsweredElsewhereV1) = 55 schema 1,
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,

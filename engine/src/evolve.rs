@@ -9,8 +9,8 @@ use crate::Keytrail;
 use crate::administration::configured;
 use crate::config::Config;
 use crate::entries::{
-    Activation, ApiKey, Application, Attempt, Deadline, Entry, Erasure, Expiring, JudgedActivation,
-    Key, Look, Operation, Registration, Started, Succeeded, Succession, System,
+    Activation, ApiKey, Application, Attempt, Broadcast, Deadline, Entry, Erasure, Expiring,
+    JudgedActivation, Key, Look, Operation, Registration, Started, Succeeded, Succession, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
@@ -77,6 +77,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::AuthenticationJudged(_)
         | Event::OperationExpired(_)
         | Event::OperationCancelled(_)
+        | Event::OperationAnsweredElsewhere(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::StateDigested(_)
@@ -213,6 +214,10 @@ impl Changes<'_> {
             Event::OperationCancelled(payload) => {
                 let state = OperationState::Cancelled;
                 self.operation_over(payload.operation, state, Some(payload.reason));
+            }
+            Event::OperationAnsweredElsewhere(payload) => {
+                let reason = Some(CancelReason::AnsweredElsewhere);
+                self.operation_over(payload.operation, OperationState::Cancelled, reason);
             }
             Event::ErasureOrdered(payload) => self.erasure_ordered(payload),
             Event::SubjectErased(_) => self.subject_erased(),
@@ -492,6 +497,7 @@ impl Changes<'_> {
         let operation = Operation {
             registration: self.stream(),
             application: registration.application,
+            broadcast: payload.broadcast,
             kind: payload.kind,
             level: payload.level,
             methods: payload.offered.clone(),
@@ -516,9 +522,25 @@ impl Changes<'_> {
             ended_at: None,
             cancel_reason: None,
         };
+        let application = operation.application;
         self.put(Key::Operation(payload.operation), Entry::Operation(Arc::new(operation)));
+        if let Some(id) = payload.broadcast {
+            self.broadcast(id, application, |broadcast| {
+                broadcast.operations.push(payload.operation);
+                broadcast.open += 1;
+            });
+        }
         self.registration(|registration| registration.open_operations.push(payload.operation));
         self.deadline(payload.expires_at, Expiring::Operation(payload.operation));
+    }
+
+    /// Changes a broadcast, which begins with its first operation.
+    fn broadcast(&mut self, id: Id, application: Id, change: impl FnOnce(&mut Broadcast)) {
+        let known = self.look().broadcast(id);
+        let new = || Broadcast { application, operations: Vec::new(), open: 0 };
+        let mut broadcast = known.map_or_else(new, |known| (*known).clone());
+        change(&mut broadcast);
+        self.put(Key::Broadcast(id), Entry::Broadcast(Arc::new(broadcast)));
     }
 
     fn authentication_judged(&mut self, payload: &AuthenticationJudgedV1) {
@@ -572,6 +594,16 @@ impl Changes<'_> {
         let of = Expiring::Operation(id);
         self.remove(Key::Deadline(Deadline { at: before.expires_at, of }));
         self.remember(Key::Operation(id));
+        if let Some(broadcast) = before.broadcast {
+            let mut over = false;
+            self.broadcast(broadcast, before.application, |broadcast| {
+                broadcast.open = broadcast.open.saturating_sub(1);
+                over = broadcast.open == 0;
+            });
+            if over {
+                self.remember(Key::Broadcast(broadcast));
+            }
+        }
     }
 
     fn remember_request(&mut self, by: Option<&Actor>) {

@@ -13,6 +13,7 @@
 //! challenge is always an event; it counts towards lockout when the device
 //! itself signed beside it (a wrong PIN counts, noise does not).
 
+use crate::broadcast;
 use crate::command::{CreateOperation, FinishAuthentication, Refusal, StartAuthentication};
 use crate::confirmation;
 use crate::entries::{Application, Look, Operation, Registration};
@@ -44,6 +45,20 @@ pub const NOISE_WINDOW_S: u64 = 60;
 pub const LIFETIME_S: std::ops::RangeInclusive<u32> = 10..=86_400;
 
 pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperation) -> Decided {
+    if want.broadcast.is_some() {
+        let expected = "must be absent where one device is asked";
+        return Err(Refusal::Invalid { field: "broadcast", expected });
+    }
+    created(Plan::new(event_id), look, at, want)?.done()
+}
+
+/// Adds the event by which a device is asked.
+pub(crate) fn created(
+    plan: Plan,
+    look: Look,
+    at: Micros,
+    want: &CreateOperation,
+) -> Result<Plan, Refusal> {
     let registration = look.registration(want.registration);
     let owner = registration.as_ref().map_or(Id::NIL, |known| known.application);
     let application = service_provider(look, &want.by, owner)?;
@@ -83,6 +98,7 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperatio
     let created = OperationCreatedV1 {
         by: want.by.clone(),
         operation: want.operation,
+        broadcast: want.broadcast,
         kind: want.kind,
         level: want.level,
         methods: want.methods.clone(),
@@ -95,9 +111,21 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperatio
         offered,
         expires_at: at.plus_s(lifetime_s.into()),
     };
-    Plan::new(event_id)
-        .sealed(want.registration, created, registration.subject, &want.sealed)
-        .done()
+    Ok(plan.sealed(want.registration, created, registration.subject, &want.sealed))
+}
+
+/// Whether a registration can be asked this now.
+#[must_use]
+pub fn can_ask(
+    application: &Application,
+    registration: &Registration,
+    level: Level,
+    methods: &[Method],
+) -> bool {
+    let offered = methods_for(application, level, methods);
+    registration.state == RegistrationState::Active
+        && registration.open_operations.len() < OPEN_OPERATIONS_MAX
+        && offered.iter().any(|&method| registration.software_key(method).is_some())
 }
 
 /// Methods that are allowed, asked for, and reach the level.
@@ -168,7 +196,11 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     let judged = judge(&application, &operation, &registration, want);
     let locks = judged.counted && judged.failures >= judged.failures_allowed;
     let id = operation.registration;
-    let plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    let answered = judged.failure.is_none();
+    let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if answered {
+        plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
+    }
     if locks {
         let locked = RegistrationLockedV1 { by: None, reason: LockReason::TooManyFailures };
         return plan.event(id, locked).done();
@@ -365,7 +397,15 @@ pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -
     if has_passed(operation.expires_at, at) {
         return expire_now(event_id, &operation, id);
     }
-    let cancelled =
-        OperationCancelledV1 { by: by.clone(), operation: id, reason: CancelReason::Requested };
-    Plan::new(event_id).event(operation.registration, cancelled).done()
+    let cancelled = |operation| OperationCancelledV1 {
+        by: by.clone(),
+        operation,
+        reason: CancelReason::Requested,
+    };
+    // A broadcast is one question: whoever withdraws it from one device does from all.
+    let mut plan = Plan::new(event_id).event(operation.registration, cancelled(id));
+    for (other, known) in broadcast::open_siblings(look, id, &operation) {
+        plan = plan.event(known.registration, cancelled(other));
+    }
+    plan.done()
 }

@@ -111,6 +111,7 @@ impl<'a> Judged<'a> {
             | Event::ChallengeIssued(_)
             | Event::OperationExpired(_)
             | Event::OperationCancelled(_)
+            | Event::OperationAnsweredElsewhere(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
             | Event::KeyUseCounted(_)

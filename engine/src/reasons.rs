@@ -228,6 +228,8 @@ terms! {
         RegistrationLocked = 3 "REGISTRATION_LOCKED",
         /// The registration was deactivated.
         RegistrationDeactivated = 4 "REGISTRATION_DEACTIVATED",
+        /// Another device of the user has answered.
+        AnsweredElsewhere = 5 "ANSWERED_ELSEWHERE",
     }
 }
 

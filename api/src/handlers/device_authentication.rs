@@ -11,7 +11,9 @@ use engine::ids::Id;
 use engine::key::KeyBytes;
 use engine::machine::random;
 use engine::proofs::{AuthenticationFacts, Signed};
-use engine::reasons::{AuthenticationFailure, OperationKind, OperationState, RegistrationState};
+use engine::reasons::{
+    AuthenticationFailure, CancelReason, OperationKind, OperationState, RegistrationState,
+};
 use engine::sealed;
 use engine::sealed::SealedRequestV1;
 use engine::terms::{Level, Method, Role};
@@ -63,7 +65,8 @@ pub async fn start(call: Call, body: Body<StartAuthentication>) -> Result<HttpRe
         client_version: body.client_version.clone(),
     });
     let command = call.command(want);
-    let outcome = call.execute(command, None).await.map_err(|failed| not_done(&call, failed))?;
+    let outcome =
+        call.execute(command, None).await.map_err(|failed| not_done(&call, id, failed))?;
     if let Some(Event::OperationExpired(_)) = outcome.first_event()? {
         return Err(ended(OperationState::Expired));
     }
@@ -147,7 +150,7 @@ impl Answer<'_> {
             }
             Err(Failed::Refused(Refusal::Stale)) => return Ok(None),
             Err(Failed::Refused(Refusal::JudgedBefore)) => Some(self.judged_before(call)?),
-            Err(failed) => return Err(not_done(call, failed)),
+            Err(failed) => return Err(not_done(call, self.id, failed)),
         };
         match event {
             Some(Event::AuthenticationJudged(judged)) => Ok(Some(*judged)),
@@ -247,12 +250,12 @@ fn own_operation(call: &Call, id: Id, registration: Id) -> Result<Arc<Operation>
 }
 
 /// A failure as a device with the right token sees it.
-fn not_done(call: &Call, failed: Failed) -> ApiError {
+fn not_done(call: &Call, id: Id, failed: Failed) -> ApiError {
     match failed {
         Failed::Refused(Refusal::Unknown) => Code::OperationNotFound.into(),
         Failed::Refused(Refusal::OperationState(state)) => {
             call.refusals.count(Refused::NotLive);
-            ended(state)
+            over(call, id, state)
         }
         Failed::Refused(Refusal::ChallengeNotLive) => {
             call.refusals.count(Refused::NotLive);
@@ -272,6 +275,16 @@ fn not_done(call: &Call, failed: Failed) -> ApiError {
         Failed::Refused(refusal) => refused(&refusal),
         Failed::Error(error) => error,
     }
+}
+
+/// As [`ended`], and why, where the user has answered on another device.
+fn over(call: &Call, id: Id, state: OperationState) -> ApiError {
+    let reason = call.look().operation(id).and_then(|operation| operation.cancel_reason);
+    if reason == Some(CancelReason::AnsweredElsewhere) {
+        let words = format!("it is {state}: another device of the user has answered");
+        return ApiError::new(Code::OperationState).detail(words);
+    }
+    ended(state)
 }
 
 fn ended(state: OperationState) -> ApiError {

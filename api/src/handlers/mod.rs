@@ -1,7 +1,7 @@
 //! The endpoints. A handler reads, asks the rules, and words the answer.
 //!
 //! - [`admin`]: applications, their configuration, API keys.
-//! - [`activations`], [`registrations`], [`operations`], [`evidence`], [`users`]:
+//! - [`activations`], [`registrations`], [`operations`], [`broadcasts`], [`evidence`], [`users`]:
 //!   for service providers.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`], [`pending`]: for devices.
@@ -9,6 +9,7 @@
 pub mod activations;
 pub mod admin;
 pub mod audit;
+pub mod broadcasts;
 pub mod device_activation;
 pub mod device_authentication;
 pub mod evidence;
@@ -72,6 +73,9 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/registrations/{id}/unlock").post(registrations::unlock))
         .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
         .service(web::resource("/v1/users/{user_ref}").delete(users::erase))
+        .service(web::resource("/v1/broadcasts").post(broadcasts::create))
+        .service(web::resource("/v1/broadcasts/{id}").get(broadcasts::broadcast))
+        .service(web::resource("/v1/broadcasts/{id}/cancel").post(broadcasts::cancel))
         .service(web::resource("/v1/operations").post(operations::create))
         .service(web::resource("/v1/operations/{id}").get(operations::operation))
         .service(web::resource("/v1/operations/{id}/cancel").post(operations::cancel))

@@ -24,7 +24,7 @@ use super::registrations::{self, remaining_attempts};
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::http::body::Body;
-use crate::http::idempotency::{Idempotency, IdempotencyKey};
+use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::sealing;
@@ -50,19 +50,35 @@ pub async fn create(
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let body = body.value;
     let registration = registrations::own(&call, &caller, body.registration_id)?;
-    let request = sealed_request(&call, &body)?;
     let event_id = call.fresh_event_id();
+    let want = ask(&call, &asked, event_id, &registration, body)?;
+    let command = Command { event_id, want: Want::CreateOperation(want) };
+    let outcome = call.execute_for(&asked, command).await?;
+    let Some(Event::OperationCreated(created)) = outcome.first_event()? else {
+        return Err(ApiError::new(Code::Internal).cause("an operation without its first event"));
+    };
+    Ok(HttpResponse::Created().json(own(&call, &caller, created.operation)?))
+}
+
+/// What is asked of a registration, sealed for the event of this id.
+pub(super) fn ask(
+    call: &Call,
+    asked: &Asked,
+    event_id: Id,
+    registration: &entries::Registration,
+    body: CreateOperation,
+) -> Result<command::CreateOperation, ApiError> {
+    let request = sealed_request(call, &body)?;
     let sealed = match &request {
-        Some(request) => {
-            seal_request(&call, event_id, body.registration_id, &registration, request)?
-        }
+        Some(request) => seal_request(call, event_id, body.registration_id, registration, request)?,
         None => Vec::new(),
     };
     let hashes = Hashes::of(request.as_ref());
-    let want = command::CreateOperation {
+    Ok(command::CreateOperation {
         by: asked.by.clone(),
         operation: call.fresh_id(),
         registration: body.registration_id,
+        broadcast: None,
         kind: body.kind,
         level: body.level,
         methods: body.methods,
@@ -73,13 +89,7 @@ pub async fn create(
         external_id: body.external_id.is_some(),
         matching: body.confirmation.map(|how| confirmation::draw(how, &*call.entropy)),
         sealed,
-    };
-    let command = Command { event_id, want: Want::CreateOperation(want) };
-    let outcome = call.execute_for(&asked, command).await?;
-    let Some(Event::OperationCreated(created)) = outcome.first_event()? else {
-        return Err(ApiError::new(Code::Internal).cause("an operation without its first event"));
-    };
-    Ok(HttpResponse::Created().json(own(&call, &caller, created.operation)?))
+    })
 }
 
 /// Whether to wait for the end.
@@ -228,7 +238,11 @@ fn seal_request(
 }
 
 /// An operation of the caller's as it sees it.
-fn own(call: &Call, caller: &ServiceProvider, id: Id) -> Result<wire::Operation, ApiError> {
+pub(super) fn own(
+    call: &Call,
+    caller: &ServiceProvider,
+    id: Id,
+) -> Result<wire::Operation, ApiError> {
     let operation = call.look().operation(id).ok_or(Code::NotFound)?;
     let application = own_application(call, caller, operation.application)?;
     let registration = call.look().registration(operation.registration).ok_or(Code::NotFound)?;
@@ -246,6 +260,7 @@ fn own(call: &Call, caller: &ServiceProvider, id: Id) -> Result<wire::Operation,
         operation_id: id,
         registration_id: operation.registration,
         application_id: operation.application,
+        broadcast_id: operation.broadcast,
         state: operation.state,
         kind: operation.kind,
         external_id: request.and_then(|request| request.external_id),

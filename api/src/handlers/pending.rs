@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
-use engine::entries::Operation;
-use engine::ids::Id;
+use engine::entries::{Broadcast, Operation};
+use engine::ids::{Id, Micros};
 use engine::reasons::RegistrationState;
 
 use super::device_authentication::recognised;
@@ -68,12 +68,30 @@ fn view(id: Id, operation: &Operation) -> PendingOperation {
 pub(super) async fn ended(call: &Call, id: Id, wait_s: u32) -> Option<Arc<Operation>> {
     let look = || call.look().operation(id);
     let known = look()?;
-    let left = known.expires_at.0.saturating_sub(call.clock.wall().0).div_ceil(1_000_000) + 1;
-    let wait_s = u64::from(wait_s).min(left) as u32;
+    let wait_s = within(call, known.expires_at, wait_s);
     let open = |found: &Option<Arc<Operation>>| {
         found.as_ref().is_some_and(|operation| !operation.state.is_final())
     };
     until(call, &[known.registration], wait_s, look, open).await
+}
+
+/// Returns once a broadcast is over, or when the time is, as [`ended`].
+pub(super) async fn broadcast_ended(call: &Call, id: Id, wait_s: u32) {
+    let look = || call.look().broadcast(id);
+    let Some(known) = look() else { return };
+    let operations = known.operations.iter().filter_map(|id| call.look().operation(*id));
+    let operations: Vec<_> = operations.collect();
+    let last = operations.iter().map(|operation| operation.expires_at).max();
+    let wait_s = within(call, last.unwrap_or_default(), wait_s);
+    let streams: Vec<_> = operations.iter().map(|operation| operation.registration).collect();
+    let open = |found: &Option<Arc<Broadcast>>| found.as_ref().is_some_and(|it| it.open > 0);
+    until(call, &streams, wait_s, look, open).await;
+}
+
+/// So long, or until a second after the deadline, if that is earlier.
+fn within(call: &Call, deadline: Micros, wait_s: u32) -> u32 {
+    let left = deadline.0.saturating_sub(call.clock.wall().0).div_ceil(1_000_000) + 1;
+    u64::from(wait_s).min(left) as u32
 }
 
 /// Looks until what is found is not worth waiting any longer, at most so long.

@@ -312,6 +312,7 @@ fn authenticate(
     let operation = Operation {
         registration: REGISTRATION,
         application: APPLICATION,
+        broadcast: None,
         kind: engine::reasons::OperationKind::Authentication,
         matching: None,
         external_id: false,

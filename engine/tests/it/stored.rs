@@ -71,6 +71,11 @@ fn samples() -> Vec<Event> {
     world.wait_s(300);
     world.done(Want::ExpireOperation(expiring));
     world.done(Want::ExpireActivation(abandoned));
+    let devices = [id, world.active()];
+    let asks = world.broadcast_request(&devices);
+    let answered = asks[0].operation;
+    world.done(Want::Broadcast(asks));
+    world.judged(answered, Method::Device, [Some(Verdict::Valid), None, Some(Verdict::Valid)]);
     let cancelled = world.asked(id, Level::OneFactor);
     world.done(Want::CancelOperation { by: by(BANK), operation: cancelled });
     let cancelled = world.started(Some(id), "3.8").activation;

@@ -295,6 +295,16 @@ impl World {
         id
     }
 
+    /// What asks each of several devices.
+    pub(crate) fn broadcast_request(&mut self, devices: &[Id]) -> Vec<CreateOperation> {
+        let broadcast = Some(self.id());
+        let mut devices = devices.to_vec();
+        devices.sort_unstable();
+        let ask =
+            |id| CreateOperation { broadcast, ..self.operation_request(id, Level::OneFactor) };
+        devices.into_iter().map(ask).collect()
+    }
+
     pub(crate) fn start(&mut self, operation: Id) -> Result<Vec<Event>, Refusal> {
         let challenge = self.bytes();
         self.execute(Want::StartAuthentication(StartAuthentication {

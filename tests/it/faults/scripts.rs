@@ -370,6 +370,9 @@ fn witness(records: &[Record]) -> (BTreeMap<Id, u32>, BTreeMap<Id, Vec<Operation
             Event::OperationCancelled(cancelled) => {
                 ends.entry(cancelled.operation).or_default().push(OperationState::Cancelled);
             }
+            Event::OperationAnsweredElsewhere(over) => {
+                ends.entry(over.operation).or_default().push(OperationState::Cancelled);
+            }
             _ => (),
         }
     }

@@ -11,6 +11,7 @@ mod limits;
 mod lookalikes;
 mod operations;
 mod parser;
+mod races;
 mod restarts;
 mod strategies;
 pub(crate) mod world;
