@@ -23,11 +23,13 @@ use storage::state::StateReader;
 
 use crate::anchors::board::Board;
 use crate::auth::credential::{Credential, SecretHasher};
+use crate::evidence::EvidenceSigner;
 use crate::guesses::Guesses;
 use crate::key_use::KeyUses;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refusals;
 use crate::revocation::KeptList;
+use crate::waits::Waits;
 
 /// Version of this software, as it stands in `LogStarted`.
 const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
@@ -65,6 +67,10 @@ pub struct App {
     pub key_uses: KeyUses,
     /// The revocation list that was last judged with.
     pub revocation: KeptList,
+    /// Requests that wait for something to happen.
+    pub waits: Waits,
+    /// Signs evidence for service providers.
+    pub signer: EvidenceSigner,
     /// Hashes what an idempotent request asks for.
     pub request_key: Secret32,
     code_key: Secret32,
@@ -88,17 +94,19 @@ impl App {
             handle: store.handle.clone(),
             state: store.state.clone(),
             log: store.log.clone(),
+            origin: evidence.verifier().name.clone(),
             evidence,
             anchors: Arc::default(),
             keys: Arc::clone(&store.keys),
-            origin: store.origin.clone(),
             hasher: SecretHasher::new(*api_keys.expose()),
             request_key: Secret32::new(blake3::derive_key(REQUEST_CONTEXT, api_keys.expose())),
+            signer: EvidenceSigner::of_secret(&store.keys.secret(SecretName::Evidence)?),
             code_key: store.keys.secret(SecretName::ActivationCodes)?,
             guesses: Guesses::default(),
             refusals: Refusals::new(clock.wall()),
             key_uses: KeyUses::new(clock.wall()),
             revocation: KeptList::default(),
+            waits: Waits::default(),
             signatures_checked: AtomicU64::new(0),
             clock,
             entropy,

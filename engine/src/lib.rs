@@ -10,10 +10,12 @@
 
 pub mod administration;
 pub mod attestation;
+pub mod broadcast;
 pub mod codec;
 pub mod codes;
 pub mod command;
 pub mod config;
+pub mod confirmation;
 mod display;
 pub mod entries;
 pub mod erasure;
@@ -55,7 +57,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 4;
+    const STATE_VERSION: u32 = 6;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -96,6 +98,7 @@ impl Machine for Keytrail {
             | Key::Code(_)
             | Key::ApiKey(_)
             | Key::Memory(_)
+            | Key::Broadcast(_)
             | Key::Operation(_)
             | Key::Subject(_)
             | Key::Request(_)
@@ -123,6 +126,7 @@ impl Machine for Keytrail {
             | Key::Code(_)
             | Key::ApiKey(_)
             | Key::Memory(_)
+            | Key::Broadcast(_)
             | Key::Operation(_)
             | Key::Subject(_)
             | Key::Request(_)
@@ -177,6 +181,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
             registration::deactivate(look, id, by, *registration, *reason)
         }
         Want::CreateOperation(want) => operation::create(look, at, id, want),
+        Want::Broadcast(asks) => broadcast::create(look, at, id, asks),
         Want::StartAuthentication(want) => operation::start(look, at, id, want),
         Want::FinishAuthentication(want) => operation::finish(look, at, id, want),
         Want::CancelOperation { by, operation } => operation::cancel(look, at, id, by, *operation),
