@@ -191,17 +191,63 @@ pub struct System {
     pub head: StreamHead,
     /// The origin line; empty before the first record.
     pub origin: String,
-    /// Origin lines of the epochs before the present one.
-    pub former_origins: Vec<String>,
-    /// The key that signs checkpoints, once it was replaced; none as long as the
-    /// log has not named one.
-    pub signing_key: Option<KeyBytes>,
+    /// How its key and its origin line changed, in order.
+    pub successions: Vec<Succeeded>,
     /// The position whose state was digested last.
     pub digested: Position,
     /// The [`Key::Memory`] to be forgotten next.
     pub memory_first: u64,
     /// The [`Key::Memory`] to be given out next.
     pub memory_next: u64,
+}
+
+impl System {
+    /// The key that signs checkpoints; none as long as the log has not named one.
+    #[must_use]
+    pub fn signing_key(&self) -> Option<KeyBytes> {
+        self.successions.iter().rev().find_map(|succeeded| match succeeded.by {
+            Succession::Key { new, .. } => Some(new),
+            Succession::Origin { .. } => None,
+        })
+    }
+
+    /// Whether the log has, or ever had, this origin line.
+    #[must_use]
+    pub fn has_had_origin(&self, name: &str) -> bool {
+        self.origin == name
+            || self.successions.iter().any(|succeeded| match &succeeded.by {
+                Succession::Origin { old, .. } => old == name,
+                Succession::Key { .. } => false,
+            })
+    }
+}
+
+/// A change of how the log is signed: of all checkpoints over more records than `at`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succeeded {
+    /// Position of the record that made the change.
+    pub at: Position,
+    /// What changed.
+    pub by: Succession,
+}
+
+/// What of a log's signatures can change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Succession {
+    /// The key.
+    Key {
+        /// Before.
+        old: KeyBytes,
+        /// After.
+        new: KeyBytes,
+    },
+    /// The origin line.
+    Origin {
+        /// Before.
+        old: String,
+        /// After.
+        new: String,
+    },
 }
 
 /// An application.

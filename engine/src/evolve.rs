@@ -10,7 +10,7 @@ use crate::administration::configured;
 use crate::config::Config;
 use crate::entries::{
     Activation, ApiKey, Application, Attempt, Broadcast, Deadline, Entry, Erasure, Expiring,
-    JudgedActivation, Key, Look, Operation, Registration, Started, System,
+    JudgedActivation, Key, Look, Operation, Registration, Started, Succeeded, Succession, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
@@ -156,12 +156,14 @@ impl Changes<'_> {
                 self.system(|system| system.digested = payload.position);
             }
             Event::KeyRotated(payload) => {
-                self.system(|system| system.signing_key = Some(payload.new_key));
+                let (old, new) = (payload.old_key, payload.new_key);
+                self.succeeded(Succession::Key { old, new });
             }
-            Event::EpochBegun(payload) => self.system(|system| {
-                let former = std::mem::replace(&mut system.origin, payload.origin.clone());
-                system.former_origins.push(former);
-            }),
+            Event::EpochBegun(payload) => {
+                let (old, new) = (payload.previous_origin.clone(), payload.origin.clone());
+                self.succeeded(Succession::Origin { old, new });
+                self.system(|system| system.origin.clone_from(&payload.origin));
+            }
             Event::ApiKeyCreated(payload) => self.api_key_created(payload),
             Event::ApiKeyRevoked(_) => self.api_key_revoked(),
             Event::ApplicationCreated(payload) => self.application_created(payload),
@@ -232,6 +234,11 @@ impl Changes<'_> {
         }
         change(&mut system);
         self.put(Key::System, Entry::System(system));
+    }
+
+    fn succeeded(&mut self, by: Succession) {
+        let at = self.position();
+        self.system(|system| system.successions.push(Succeeded { at, by }));
     }
 
     fn application(&mut self, change: impl FnOnce(&mut Application)) {

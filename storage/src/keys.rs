@@ -5,6 +5,7 @@
 
 mod group;
 mod pair;
+pub mod rotation;
 
 use std::fmt;
 use std::io;
@@ -226,7 +227,18 @@ impl KeyStore {
         disk.sync_dir(dir).map_err(at_dir)?;
         let mut secrets = Vec::new();
         for part in Part::SECRETS {
-            secrets.push(open_secret(disk.as_ref(), dir, part, entropy.as_ref(), expect)?);
+            let opened = open_secret(disk.as_ref(), dir, part, entropy.as_ref(), expect);
+            let opened = match opened {
+                // A rotation was cut short while it overwrote the old secret.
+                Err(KeyError::Damaged { path, loss })
+                    if part == Part::Secret(SecretName::Checkpoints) =>
+                {
+                    rotation::waiting(disk.as_ref(), dir)?
+                        .ok_or(KeyError::Damaged { path, loss })?
+                }
+                opened => opened?,
+            };
+            secrets.push(opened);
         }
         let [api_keys, codes, references, checkpoints, evidence, wrapping] =
             <[Secret32; 6]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
@@ -462,10 +474,7 @@ fn open_secret(
             Expect::Existing => Err(part.missing(dir)),
             Expect::MayBeNew => {
                 let secret = Secret32::new(random(entropy));
-                let mut bytes = SECRET_MAGIC.to_vec();
-                bytes.extend_from_slice(secret.expose());
-                let hash = blake3::derive_key(SECRET_CONTEXT, &bytes);
-                bytes.extend_from_slice(&hash);
+                let mut bytes = encode_secret(&secret);
                 let made = disk::write_atomically(disk, &path, &bytes, Privacy::Private);
                 bytes.zeroize();
                 made.map_err(part.io(dir))?;
@@ -475,6 +484,16 @@ fn open_secret(
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(part.damaged(dir)),
         Err(error) => Err(part.io(dir)(error)),
     }
+}
+
+/// A file with one secret. To be overwritten by whoever is done with it.
+fn encode_secret(secret: &Secret32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SECRET_FILE_LEN);
+    bytes.extend_from_slice(SECRET_MAGIC);
+    bytes.extend_from_slice(secret.expose());
+    let hash = blake3::derive_key(SECRET_CONTEXT, &bytes);
+    bytes.extend_from_slice(&hash);
+    bytes
 }
 
 fn decode_secret(bytes: &[u8]) -> Option<Secret32> {

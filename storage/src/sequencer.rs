@@ -224,6 +224,21 @@ impl<M: Machine> Handle<M> {
         Ticker(self.inbox.downgrade())
     }
 
+    /// As [`Handle::execute`], for threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::execute`].
+    pub fn execute_blocking(
+        &self,
+        envelope: Envelope<M>,
+    ) -> Result<Executed, ExecuteError<M::Refusal>> {
+        let (reply, outcome) = oneshot::channel();
+        let sent = self.inbox.blocking_send(Message::Execute(envelope, reply));
+        sent.map_err(|_| ExecuteError::Stopped)?;
+        outcome.blocking_recv().map_err(|_| ExecuteError::Stopped)?
+    }
+
     /// As [`Handle::stop`], for threads.
     pub(crate) fn stop_blocking(&self) -> Result<(), Stopped> {
         let (reply, answer) = oneshot::channel();

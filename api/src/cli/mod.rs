@@ -4,12 +4,14 @@ pub mod attestation;
 pub mod config;
 pub mod demo;
 pub mod device;
+pub mod erase;
 pub mod export;
 pub mod inspect;
 pub mod key;
 pub mod openapi;
 pub mod rebuild;
 pub mod receipt;
+pub mod recover;
 pub mod replay;
 pub mod serve;
 pub mod verify;
@@ -48,8 +50,12 @@ enum Command {
     Export(export::Arguments),
     /// Check a receipt of an event with the log's public key, offline
     Receipt(receipt::Arguments),
-    /// Print the public half of the key that signs a log's checkpoints
+    /// Show or replace the key that signs a log's checkpoints
     Key(key::Arguments),
+    /// Go on with a log that lost records, under a new origin line
+    Recover(Box<recover::Arguments>),
+    /// Erase users, through a running server
+    Erase(erase::Arguments),
     /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
     Witness(witness::Arguments),
     /// Judge a phone maker's evidence for a hardware key
@@ -95,6 +101,8 @@ pub fn run(cli: Cli) -> Exit {
         Command::Export(arguments) => export::run(&arguments),
         Command::Receipt(arguments) => receipt::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
+        Command::Recover(arguments) => recover::run(&arguments),
+        Command::Erase(arguments) => erase::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),
         Command::Attestation(arguments) => attestation::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
