@@ -24,6 +24,8 @@ use crate::key::PublicKey;
 use crate::terms::terms;
 
 pub mod android;
+pub mod apple;
+mod cbor;
 pub mod chain;
 pub mod description;
 pub mod policy;
@@ -360,11 +362,6 @@ impl Findings {
 pub fn judge(platform: Platform, evidence: &[u8], expected: &Expected) -> Judgement {
     match platform {
         Platform::Android => android::judge(evidence, expected),
-        // App Attest objects are not read by this version: refused, never accepted.
-        Platform::Apple => {
-            let mut findings = Findings::default();
-            findings.check("evidence", Err(Reason::EvidenceUnreadable));
-            findings.judged()
-        }
+        Platform::Apple => apple::judge(evidence, expected),
     }
 }
