@@ -138,11 +138,7 @@ pub fn judge_assertion(assertion: &[u8], expected: &ExpectedAssertion) -> Result
         Verdict::Malformed => return Err(Reason::AssertionUnreadable),
     }
     app_id(head.app_id_hash, expected.app_ids).ok_or(Reason::AppIdNotAllowed)?;
-    if head.counter > expected.counter {
-        Ok(head.counter)
-    } else {
-        Err(Reason::CounterNotRisen)
-    }
+    if head.counter > expected.counter { Ok(head.counter) } else { Err(Reason::CounterNotRisen) }
 }
 
 /// Evidence, taken apart.
@@ -224,11 +220,8 @@ impl<'a> Object<'a> {
     fn read(octets: &'a [u8]) -> Result<Self, Reason> {
         let unreadable = |NotSo| Reason::EvidenceUnreadable;
         let mut reader = Reader::new(octets);
-        let members: [Member; 3] = [
-            (b"fmt", Reader::text),
-            (b"attStmt", whole_statement),
-            (b"authData", Reader::bytes),
-        ];
+        let members: [Member; 3] =
+            [(b"fmt", Reader::text), (b"attStmt", whole_statement), (b"authData", Reader::bytes)];
         let [format, statement, data] = named(&mut reader, members).map_err(unreadable)?;
         reader.end().map_err(unreadable)?;
         if format != FORMAT {

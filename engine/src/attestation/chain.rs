@@ -17,8 +17,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
-use crate::attestation::revocation::{RevocationList, trimmed};
 use crate::attestation::description::hex;
+use crate::attestation::revocation::{RevocationList, trimmed};
 use crate::attestation::{CertificateName, Findings, Reason};
 use crate::ids::Micros;
 

@@ -6,6 +6,7 @@
 mod agreement;
 mod android;
 mod android_rules;
+mod apple;
 mod broadcasts;
 mod documented_strategy;
 mod erasure;
