@@ -7,6 +7,7 @@ mod agreement;
 mod android;
 mod android_rules;
 mod apple;
+mod apple_rules;
 mod broadcasts;
 mod documented_strategy;
 mod erasure;
