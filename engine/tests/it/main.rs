@@ -8,6 +8,7 @@ mod android;
 mod android_rules;
 mod apple;
 mod apple_rules;
+mod attestation;
 mod broadcasts;
 mod documented_strategy;
 mod erasure;
