@@ -15,7 +15,7 @@ use x509_parser::pem::Pem;
 
 use crate::attestation::chain::{CHAIN_MAX, Chain};
 use crate::attestation::description::{
-    ApplicationId, KEY_DESCRIPTION, KeyDescription, RootOfTrust, Unreadable, hex,
+    ApplicationId, KEY_DESCRIPTION, KeyDescription, RootOfTrust, Unreadable,
 };
 use crate::attestation::policy::{BootRule, ProvisioningRule};
 use crate::attestation::{
@@ -52,7 +52,7 @@ pub fn judge(evidence: &[u8], expected: &Expected) -> Judgement {
     match Chain::read(&der) {
         Ok(chain) => {
             findings.check("evidence", Ok(()));
-            show_chain(&chain, &mut findings);
+            chain.show(&mut findings);
             judge_chain(&chain, expected, &mut findings);
             judge_key(&chain, expected, &mut findings);
         }
@@ -327,24 +327,4 @@ fn holds_readably(condition: Result<bool, Unreadable>, otherwise: Reason) -> Res
         Ok(condition) => holds(condition, otherwise),
         Err(Unreadable) => Err(Reason::KeyDescriptionUnreadable),
     }
-}
-
-/// Notes what names and dates each certificate.
-fn show_chain(chain: &Chain, findings: &mut Findings) {
-    for (index, certificate) in chain.certificates().iter().enumerate() {
-        let name = |field: &str| format!("certificates[{index}].{field}");
-        findings.field(name("subject"), certificate.subject().to_string());
-        findings.field(name("issuer"), certificate.issuer().to_string());
-        findings.field(name("not_before"), certificate.validity().not_before.to_string());
-        findings.field(name("not_after"), certificate.validity().not_after.to_string());
-        let serial = hex(certificate.raw_serial());
-        if index == 0 {
-            findings.private_field(name("serial"), serial);
-        } else {
-            findings.field(name("serial"), serial);
-        }
-    }
-    let mut names = chain.names();
-    findings.leaf = Some(names.remove(0));
-    findings.authorities = names;
 }

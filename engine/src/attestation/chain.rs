@@ -17,8 +17,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
+use crate::attestation::description::hex;
 use crate::attestation::revocation::{RevocationList, trimmed};
-use crate::attestation::{CertificateName, Reason};
+use crate::attestation::{CertificateName, Findings, Reason};
 use crate::ids::Micros;
 
 /// Most certificates of a chain; real ones have three to six.
@@ -164,6 +165,29 @@ impl<'a> Chain<'a> {
             .iter()
             .find_map(|certificate| list.status(certificate.raw_serial()))
             .map_or(Ok(()), |status| Err(status.reason()))
+    }
+
+    /// Notes what names and dates each certificate. The leaf's subject and
+    /// serial number can name a device's key.
+    pub fn show(&self, findings: &mut Findings) {
+        for (index, certificate) in self.certificates.iter().enumerate() {
+            let name = |field: &str| format!("certificates[{index}].{field}");
+            let subject = certificate.subject().to_string();
+            let serial = hex(certificate.raw_serial());
+            if index == 0 {
+                findings.private_field(name("subject"), subject);
+                findings.private_field(name("serial"), serial);
+            } else {
+                findings.field(name("subject"), subject);
+                findings.field(name("serial"), serial);
+            }
+            findings.field(name("issuer"), certificate.issuer().to_string());
+            findings.field(name("not_before"), certificate.validity().not_before.to_string());
+            findings.field(name("not_after"), certificate.validity().not_after.to_string());
+        }
+        let mut names = self.names();
+        findings.leaf = Some(names.remove(0));
+        findings.authorities = names;
     }
 
     /// Names of all certificates, leaf first.
