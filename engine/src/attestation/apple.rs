@@ -24,7 +24,7 @@ use crate::attestation::chain::{CHAIN_MAX, Chain};
 use crate::attestation::description::hex;
 use crate::attestation::{
     ApplePolicy, EVIDENCE_MAX, Environment, Expected, Findings, Judgement, Reason, SecurityLevel,
-    roots,
+    holds, roots,
 };
 use crate::key::PublicKey;
 use crate::signature::{self, Verdict};
@@ -412,20 +412,9 @@ fn judge_chain(chain: &Chain, expected: &Expected, findings: &mut Findings) {
     findings.check("chain_links", chain.links());
     findings.check("chain_signatures", chain.signatures());
     let further = &expected.policy.apple.further_roots;
-    let trusted: Vec<&[u8]> = roots::APPLE.iter().chain(further).map(Vec::as_slice).collect();
-    let root = chain.root(&trusted);
-    if let Ok(place) = root {
-        let whose = if place < roots::APPLE.len() { "Apple" } else { "the application" };
-        findings.field("root.trusted_by", whose);
-    }
-    findings.check("root", root.map(|_| ()));
+    let below_root = chain.judge_root(("Apple", &roots::APPLE[..]), further, findings);
     // Apple issues the leaf itself, so its dates are no device's invention. A
     // root is trusted by its key, whatever certificate of it came along.
-    let below_root = chain
-        .certificates()
-        .iter()
-        .take_while(|certificate| !trusted.contains(&certificate.public_key().raw))
-        .count();
     findings.check("dates", Chain::dates(&chain.certificates()[..below_root], expected.at));
 }
 
@@ -523,10 +512,6 @@ fn show(object: &Object, attested: &Attested, findings: &mut Findings) {
     findings.field("aaguid", hex(attested.aaguid));
     findings.private_field("credential_id", hex(attested.credential_id));
     findings.field("receipt.bytes", object.receipt.len().to_string());
-}
-
-fn holds(condition: bool, otherwise: Reason) -> Result<(), Reason> {
-    if condition { Ok(()) } else { Err(otherwise) }
 }
 
 /// Fields, each behind its length.

@@ -134,6 +134,26 @@ impl<'a> Chain<'a> {
             .ok_or(Reason::RootUnknown)
     }
 
+    /// Judges what the chain ends at: a key of the `maker`'s, or one of `further`
+    /// that the application trusts. Gives how many certificates, the leaf always
+    /// among them, stand below a trusted key: all where there is none in the chain.
+    pub fn judge_root(
+        &self,
+        (maker, own): (&str, &[Vec<u8>]),
+        further: &[Vec<u8>],
+        findings: &mut Findings,
+    ) -> usize {
+        let trusted: Vec<&[u8]> = own.iter().chain(further).map(Vec::as_slice).collect();
+        let root = self.root(&trusted);
+        if let Ok(place) = root {
+            let whose = if place < own.len() { maker } else { "the application" };
+            findings.field("root.trusted_by", whose);
+        }
+        findings.check("root", root.map(|_| ()));
+        let above = |certificate: &X509Certificate| trusted.contains(&certificate.public_key().raw);
+        1 + self.authorities().iter().take_while(|authority| !above(authority)).count()
+    }
+
     /// Whether the dates of `certificates` hold at `at`, both ends included.
     ///
     /// # Errors

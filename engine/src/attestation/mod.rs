@@ -387,6 +387,11 @@ impl Findings {
     }
 }
 
+/// Nothing where the condition holds, else the reason.
+fn holds(condition: bool, otherwise: Reason) -> Result<(), Reason> {
+    if condition { Ok(()) } else { Err(otherwise) }
+}
+
 /// Judges evidence of a platform. Never fails and never panics, whatever the bytes.
 #[must_use]
 pub fn judge(platform: Platform, evidence: &[u8], expected: &Expected) -> Judgement {
