@@ -257,7 +257,7 @@ fn evidence(seen: &Evidence) -> String {
     table.row(["the longest".into(), receipts.longest.to_string()]);
     table.row(["receipt without it, bytes, p50".into(), receipts.without_record.p50.to_string()]);
     for step in &seen.levels {
-        let name = format!("verify, {}, events per s of CPU", step.levels);
+        let name = format!("verify, levels {}: events per s of CPU", step.levels);
         table.row([name, grouped(step.events_per_s)]);
     }
     for memory in &seen.memory {
