@@ -15,6 +15,7 @@ use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use x509_parser::asn1_rs::{Any, Class, Oid, Tag, oid};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use crate::attestation::description::hex;
@@ -304,6 +305,9 @@ fn algorithm(
     let hash = &signature.algorithm;
     let key = &issuer.algorithm.algorithm;
     if *key == RSA_ENCRYPTION {
+        if !is_strong_rsa(issuer) {
+            return Err(Reason::ChainAlgorithm);
+        }
         return match hash {
             hash if *hash == SHA256_WITH_RSA => Ok(&signature::RSA_PKCS1_2048_8192_SHA256),
             hash if *hash == SHA384_WITH_RSA => Ok(&signature::RSA_PKCS1_2048_8192_SHA384),
@@ -324,6 +328,12 @@ fn algorithm(
         (Curve::P384, hash) if *hash == ECDSA_WITH_SHA512 => Ok(&signature::ECDSA_P384_SHA512_ASN1),
         (Curve::P256 | Curve::P384, _) => Err(Reason::ChainAlgorithm),
     }
+}
+
+/// Whether an RSA key is large enough to vouch for others (NIST SP 800-131A):
+/// Android's software authority of 2016 had 1,024 bits.
+fn is_strong_rsa(key: &SubjectPublicKeyInfo) -> bool {
+    matches!(key.parsed(), Ok(PublicKey::RSA(key)) if key.key_size() >= 2048)
 }
 
 /// Curves that authorities use.
