@@ -341,6 +341,8 @@ pub struct BeginOperation {
     pub operation: Id,
     /// The registration of the device.
     pub registration: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors that the device wants to show.
     pub level: Level,
     /// Hash of the device's nonce, for which beginning can be repeated.

@@ -17,7 +17,7 @@ use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
-    ErasureReason, LockReason, OperationKind, OperationState, RegistrationState, UserRole,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, RegistrationState, UserRole,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use crate::transcript::Said;
@@ -309,6 +309,8 @@ pub struct Registration {
     pub state: RegistrationState,
     /// Why it is locked, if it is.
     pub lock_reason: Option<LockReason>,
+    /// Why it was deactivated, if it was; none if it never had keys.
+    pub deactivation_reason: Option<DeactivationReason>,
     /// The activation under way, if there is one.
     pub activation: Option<Id>,
     /// Software keys by method.

@@ -18,8 +18,8 @@ use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, Confirmation,
-    ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RejectReason, Strategy,
-    UserRole,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, RejectReason,
+    Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
 use crate::transcript::Said;
@@ -276,8 +276,8 @@ pub struct ActivationExpiredV1 {
 /// An activation was cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivationCancelledV1 {
-    /// Who cancelled it.
-    pub by: Actor,
+    /// Who cancelled it; none if what ended it did, without an API key.
+    pub by: Option<Actor>,
     /// The activation.
     pub activation: Id,
     /// What made it end.
@@ -303,10 +303,10 @@ pub struct RegistrationUnlockedV1 {
 /// A registration came to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistrationDeactivatedV1 {
-    /// Who ended it.
-    pub by: Actor,
+    /// Who ended it; none if nobody with an API key did.
+    pub by: Option<Actor>,
     /// Why.
-    pub reason: ReasonGiven,
+    pub reason: DeactivationReason,
 }
 
 /// The number by which a user shows to be in front of the screen that asks. It is
@@ -436,8 +436,8 @@ pub struct OperationExpiredV1 {
 /// An operation was cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationCancelledV1 {
-    /// Who cancelled it.
-    pub by: Actor,
+    /// Who cancelled it; none if what ended it did, without an API key.
+    pub by: Option<Actor>,
     /// The operation.
     pub operation: Id,
     /// What made it end.
@@ -453,12 +453,14 @@ pub struct OperationAnsweredElsewhereV1 {
     pub answered: Id,
 }
 
-/// A device began an operation of its own accord: an authentication that shows
-/// and signs nothing.
+/// A device began an operation of its own accord, which shows nothing and has no
+/// data to sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationBegunV1 {
     /// The operation.
     pub operation: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors that the device wants to show.
     pub level: Level,
     /// Hash of the device's nonce, for which beginning can be repeated.

@@ -57,17 +57,17 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::ConfigurationChanged(payload) => Some(&payload.by),
         Event::ActivationRequested(payload) => Some(&payload.by),
         Event::ActivationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Some(&payload.by)
+            payload.by.as_ref()
         }
         Event::RegistrationLocked(payload) => payload.by.as_ref(),
         Event::RegistrationUnlocked(payload) => Some(&payload.by),
-        Event::RegistrationDeactivated(payload) => Some(&payload.by),
+        Event::RegistrationDeactivated(payload) => payload.by.as_ref(),
         Event::OperationCreated(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::RevocationListTaken(payload) => Some(&payload.by),
         Event::ClockConfirmed(payload) => Some(&payload.by),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Some(&payload.by)
+            payload.by.as_ref()
         }
         Event::LogStarted(_)
         | Event::ClockStepped(_)
@@ -200,9 +200,10 @@ impl Changes<'_> {
                 registration.lock_reason = None;
                 registration.failures = 0;
             }),
-            Event::RegistrationDeactivated(_) => self.registration(|registration| {
+            Event::RegistrationDeactivated(payload) => self.registration(|registration| {
                 registration.state = RegistrationState::Deactivated;
                 registration.lock_reason = None;
+                registration.deactivation_reason = Some(payload.reason);
             }),
             Event::OperationCreated(payload) => self.operation_created(payload),
             Event::ChallengeIssued(payload) => {
@@ -366,6 +367,7 @@ impl Changes<'_> {
             requested_in: self.position(),
             state: RegistrationState::Requested,
             lock_reason: None,
+            deactivation_reason: None,
             activation: Some(payload.activation),
             software: Vec::new(),
             hardware: None,
@@ -535,6 +537,7 @@ impl Changes<'_> {
         let Some(registration) = self.look().registration(self.stream()) else { return };
         let operation = Operation {
             begun: Some(payload.nonce_hash),
+            kind: payload.kind,
             ..self.asked(&registration, payload.level, &payload.offered, payload.expires_at)
         };
         self.operation_is_there(payload.operation, operation);

@@ -121,7 +121,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         })),
         Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
         Event::ActivationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Want::CancelActivation { by: payload.by, activation: payload.activation }
+            Want::CancelActivation { by: payload.by.ok_or(orphan)?, activation: payload.activation }
         }
         Event::RegistrationLocked(payload) => Want::LockRegistration {
             by: payload.by.ok_or_else(|| orphan.clone())?,
@@ -132,13 +132,14 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             Want::UnlockRegistration { by: payload.by, registration: stream }
         }
         Event::RegistrationDeactivated(payload) => Want::DeactivateRegistration {
-            by: payload.by,
+            by: payload.by.ok_or_else(|| orphan.clone())?,
             registration: stream,
-            reason: payload.reason,
+            reason: payload.reason.given().ok_or(orphan)?,
         },
         Event::OperationBegun(payload) => Want::BeginOperation(BeginOperation {
             operation: payload.operation,
             registration: stream,
+            kind: payload.kind,
             level: payload.level,
             nonce_hash: payload.nonce_hash,
             client_version: payload.client_version,
@@ -167,7 +168,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         }
         Event::OperationExpired(payload) => Want::ExpireOperation(payload.operation),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Want::CancelOperation { by: payload.by, operation: payload.operation }
+            Want::CancelOperation { by: payload.by.ok_or(orphan)?, operation: payload.operation }
         }
         Event::ErasureOrdered(payload) => Want::OrderErasure(OrderErasure {
             by: payload.by,

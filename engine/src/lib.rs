@@ -26,6 +26,7 @@ pub mod ids;
 pub mod initiative;
 pub mod inverse;
 pub mod key;
+pub mod leaving;
 pub mod machine;
 pub mod operation;
 mod plan;

@@ -23,6 +23,7 @@ use crate::events::{
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
+use crate::leaving;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
     AuthenticationFailure, CancelReason, LockReason, OperationKind, OperationState,
@@ -83,6 +84,10 @@ pub(crate) fn created(
         && want.data_to_sign_hash == NO_CONTENT
     {
         let expected = "must come with a context or data to sign: a transaction signs something";
+        return Err(Refusal::Invalid { field: "kind", expected });
+    }
+    if want.kind.is_begun_by_device() {
+        let expected = "must be one that a service provider asks for";
         return Err(Refusal::Invalid { field: "kind", expected });
     }
     templates::check(&application, want)?;
@@ -207,6 +212,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
     if answered {
         plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
+        plan = leaving::left(plan, &operation, &registration, want);
     }
     if locks {
         let locked = RegistrationLockedV1 { by: None, reason: LockReason::TooManyFailures };
@@ -243,7 +249,8 @@ fn judge(
         Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
         None => HardwareCheck::without_key(registration.hw_key_impossible),
     };
-    let consequence = check.under(config.hw_key_validation_strategy);
+    let by_strategy = check.under(config.hw_key_validation_strategy);
+    let consequence = leaving::consequence(operation.kind, check, by_strategy);
     let failure = failure(registration, want, check, consequence).or_else(|| {
         let right = confirmation::is_right(operation.matching.as_ref(), want.said);
         (!right).then_some(AuthenticationFailure::ConfirmationWrong)
@@ -405,7 +412,7 @@ pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -
         return expire_now(event_id, &operation, id);
     }
     let cancelled = |operation| OperationCancelledV1 {
-        by: by.clone(),
+        by: Some(by.clone()),
         operation,
         reason: CancelReason::Requested,
     };

@@ -126,6 +126,8 @@ terms! {
         Authentication = 1 "AUTHENTICATION",
         /// To sign a transaction; the signed evidence is the service provider's to keep.
         Transaction = 2 "TRANSACTION",
+        /// To end the registration, by the device itself; only a device begins it.
+        Deactivation = 9 "DEACTIVATION",
     }
 
     /// Why a user says no.
@@ -208,6 +210,22 @@ terms! {
         Other = 6 "OTHER",
     }
 
+    /// Why a registration is over.
+    DeactivationReason {
+        /// The user asked for it.
+        UserRequest = 1 "USER_REQUEST",
+        /// The device is lost.
+        DeviceLost = 2 "DEVICE_LOST",
+        /// The device was stolen.
+        DeviceStolen = 3 "DEVICE_STOLEN",
+        /// Fraud is suspected.
+        FraudSuspected = 4 "FRAUD_SUSPECTED",
+        /// Anything else.
+        Other = 5 "OTHER",
+        /// The device itself ended it, and signed that.
+        ByDevice = 6 "BY_DEVICE",
+    }
+
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
     ErasureReason {
         /// The person asked for it: consent withdrawn (b) or an objection (c).
@@ -263,12 +281,19 @@ impl OperationState {
 }
 
 impl OperationKind {
+    /// Whether only a device begins it.
+    #[must_use]
+    pub fn is_begun_by_device(self) -> bool {
+        self == Self::Deactivation
+    }
+
     /// The purpose in the transcripts that answer it.
     #[must_use]
     pub fn purpose(self) -> Purpose {
         match self {
             Self::Authentication => Purpose::Authentication,
             Self::Transaction => Purpose::Transaction,
+            Self::Deactivation => Purpose::Deactivation,
         }
     }
 }
@@ -281,6 +306,33 @@ impl From<ReasonGiven> for LockReason {
             ReasonGiven::DeviceStolen => Self::DeviceStolen,
             ReasonGiven::FraudSuspected => Self::FraudSuspected,
             ReasonGiven::Other => Self::Other,
+        }
+    }
+}
+
+impl From<ReasonGiven> for DeactivationReason {
+    fn from(reason: ReasonGiven) -> Self {
+        match reason {
+            ReasonGiven::UserRequest => Self::UserRequest,
+            ReasonGiven::DeviceLost => Self::DeviceLost,
+            ReasonGiven::DeviceStolen => Self::DeviceStolen,
+            ReasonGiven::FraudSuspected => Self::FraudSuspected,
+            ReasonGiven::Other => Self::Other,
+        }
+    }
+}
+
+impl DeactivationReason {
+    /// The reason a service provider gave; none if nobody with an API key asked.
+    #[must_use]
+    pub fn given(self) -> Option<ReasonGiven> {
+        match self {
+            Self::ByDevice => None,
+            Self::UserRequest => Some(ReasonGiven::UserRequest),
+            Self::DeviceLost => Some(ReasonGiven::DeviceLost),
+            Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
+            Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
+            Self::Other => Some(ReasonGiven::Other),
         }
     }
 }

@@ -28,7 +28,8 @@ use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
-    ActivationFailure, ActivationState, CancelReason, CodeKind, ReasonGiven, RegistrationState,
+    ActivationFailure, ActivationState, CancelReason, CodeKind, DeactivationReason, ReasonGiven,
+    RegistrationState,
 };
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{HwKeyClientStatus, Method, Role, Verdict};
@@ -67,7 +68,7 @@ pub(crate) fn request_activation(
         expires_at: at.plus_s(application.config.activation_code_lifetime_s.into()),
     };
     let plan = Plan::new(event_id).sealed(want.registration, requested, want.subject, &want.sealed);
-    cancelled(plan, want.registration, replaced, &want.by, CancelReason::Replaced).done()
+    cancelled(plan, want.registration, replaced, Some(&want.by), CancelReason::Replaced).done()
 }
 
 /// The registration that is to be activated again.
@@ -332,7 +333,7 @@ pub(crate) fn cancel_activation(
         return expire(event_id, activation.registration, id);
     }
     let plan = Plan::new(event_id);
-    cancelled(plan, activation.registration, Some(id), by, CancelReason::Requested).done()
+    cancelled(plan, activation.registration, Some(id), Some(by), CancelReason::Requested).done()
 }
 
 /// Adds the cancellation of an activation under way, if there is one.
@@ -340,12 +341,13 @@ fn cancelled(
     plan: Plan,
     registration: Id,
     activation: Option<Id>,
-    by: &Actor,
+    by: Option<&Actor>,
     reason: CancelReason,
 ) -> Plan {
     match activation {
         Some(activation) => {
-            plan.event(registration, ActivationCancelledV1 { by: by.clone(), activation, reason })
+            let by = by.cloned();
+            plan.event(registration, ActivationCancelledV1 { by, activation, reason })
         }
         None => plan,
     }
@@ -375,7 +377,7 @@ pub(crate) fn lock(look: Look, event_id: Id, by: &Actor, id: Id, reason: ReasonG
     }
     let locked = RegistrationLockedV1 { by: Some(by.clone()), reason: reason.into() };
     let plan = Plan::new(event_id).event(id, locked);
-    cancelled(plan, id, registration.activation, by, CancelReason::RegistrationLocked).done()
+    cancelled(plan, id, registration.activation, Some(by), CancelReason::RegistrationLocked).done()
 }
 
 pub(crate) fn unlock(look: Look, event_id: Id, by: &Actor, id: Id) -> Decided {
@@ -402,21 +404,22 @@ pub(crate) fn deactivate(
     if registration.state == RegistrationState::Deactivated {
         return Ok(Vec::new());
     }
-    deactivated(Plan::new(event_id), id, &registration, by, reason).done()
+    deactivated(Plan::new(event_id), id, &registration, Some(by), reason.into()).done()
 }
 
-/// Adds the end of a registration, and of all that is under way in it.
+/// Adds the end of a registration, and of all that is under way in it; `by` is
+/// none if nobody with an API key ends it.
 pub(crate) fn deactivated(
     plan: Plan,
     id: Id,
     registration: &Registration,
-    by: &Actor,
-    reason: ReasonGiven,
+    by: Option<&Actor>,
+    reason: DeactivationReason,
 ) -> Plan {
-    let plan = plan.event(id, RegistrationDeactivatedV1 { by: by.clone(), reason });
+    let plan = plan.event(id, RegistrationDeactivatedV1 { by: by.cloned(), reason });
     let cause = CancelReason::RegistrationDeactivated;
     let plan = cancelled(plan, id, registration.activation, by, cause);
     registration.open_operations.iter().fold(plan, |plan, &operation| {
-        plan.event(id, OperationCancelledV1 { by: by.clone(), operation, reason: cause })
+        plan.event(id, OperationCancelledV1 { by: by.cloned(), operation, reason: cause })
     })
 }

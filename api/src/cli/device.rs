@@ -1,5 +1,6 @@
 //! `keytrail device`: the simulated phone against any server.
 
+mod deactivate;
 mod test_ca;
 mod words;
 
@@ -53,6 +54,9 @@ enum Action {
     /// Answer an operation that waits for this phone
     #[command(after_help = WARNING)]
     Authenticate(Box<Authenticate>),
+    /// End this phone's registration, and remove its keys
+    #[command(after_help = WARNING)]
+    Deactivate(deactivate::Arguments),
     /// List the operations that wait for this phone
     Pending(Waiting),
     /// Show what this phone is registered as; never a secret
@@ -340,6 +344,7 @@ pub fn run(arguments: &Arguments) -> Exit {
     let (json, ended) = match &arguments.action {
         Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
+        Action::Deactivate(arguments) => (arguments.json(), deactivate::run(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
         Action::TestCa(arguments) => (false, test_ca::run(arguments)),
@@ -652,9 +657,11 @@ mod tests {
     fn authenticating(words: &str) -> Authenticate {
         match parse(&format!("device authenticate {words}")).unwrap() {
             Action::Authenticate(arguments) => *arguments,
-            Action::Activate(_) | Action::Pending(_) | Action::Show(_) | Action::TestCa(_) => {
-                panic!("another action")
-            }
+            Action::Activate(_)
+            | Action::Deactivate(_)
+            | Action::Pending(_)
+            | Action::Show(_)
+            | Action::TestCa(_) => panic!("another action"),
         }
     }
 

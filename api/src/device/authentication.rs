@@ -138,6 +138,7 @@ pub fn begin(
         registration_id: phone.registration_id,
         device_token: token(phone, &Misbehaviour::default()),
         nonce: Octets32(random(entropy)),
+        kind: None,
         level,
         client_version: phone.client_version.to_string(),
     };
@@ -367,7 +368,7 @@ fn claim(phone: &Phone, misbehaviour: &Misbehaviour) -> Result<HwKeyClientStatus
     }
 }
 
-fn token(phone: &Phone, misbehaviour: &Misbehaviour) -> Octets32 {
+pub(super) fn token(phone: &Phone, misbehaviour: &Misbehaviour) -> Octets32 {
     let mut token = *phone.device_token.bytes();
     if misbehaviour.wrong_device_token {
         token[0] ^= 1;

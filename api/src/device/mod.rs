@@ -17,6 +17,7 @@ mod authentication;
 mod client;
 mod file;
 mod keys;
+mod leaving;
 mod misbehaviour;
 mod phone;
 mod text;
@@ -33,7 +34,8 @@ pub use authentication::{
 };
 pub use client::{Client, ClientError, Refusal};
 pub(crate) use client::{agent, is_https};
-pub use file::{StateError, load, save_new, save_over};
+pub use file::{StateError, load, remove, save_new, save_over};
+pub use leaving::Leaving;
 pub use misbehaviour::{HardwareFault, Misbehaviour, Repetition, SoftwareFault};
 pub use phone::{NoHardwareKey, Phone};
 pub use text::printable;

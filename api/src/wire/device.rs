@@ -238,7 +238,7 @@ pub struct PostContext {
     pub octets: Octets,
 }
 
-/// Begins an authentication that no service provider has asked for.
+/// Begins an operation that no service provider has asked for.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginOperation {
@@ -249,7 +249,12 @@ pub struct BeginOperation {
     pub device_token: Octets32,
     /// 32 random bytes of the device. The same request again gets the same operation.
     pub nonce: Octets32,
-    /// Factors that the user is to show.
+    /// What it is for: AUTHENTICATION, or DEACTIVATION to end the registration;
+    /// AUTHENTICATION if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = OperationKindWord, required = false)]
+    pub kind: Option<OperationKind>,
+    /// Factors that the user is to show; ONE_FACTOR for a DEACTIVATION.
     #[schema(value_type = LevelWord)]
     pub level: Level,
     /// The client's version.

@@ -4,7 +4,7 @@ use engine::attestation;
 use engine::ids::Id;
 use engine::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, Confirmation,
-    ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RegistrationState,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RegistrationState,
     RejectReason,
 };
 use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 
 use super::words::{
     ActivationFailureWord, ActivationStateWord, AttestationReasonWord, AttestationStatusWord,
-    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord, DecisionWord,
+    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord,
+    DeactivationReasonWord, DecisionWord,
     EnvironmentWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
     ListStateWord, LockReasonWord, MethodWord, OperationKindWord, OperationStateWord,
     ProvisioningWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, SecurityLevelWord,
@@ -223,6 +224,10 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = LockReasonWord, required = false)]
     pub lock_reason: Option<LockReason>,
+    /// Why it is deactivated, if it is; absent also if it never had keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = DeactivationReasonWord, required = false)]
+    pub deactivation_reason: Option<DeactivationReason>,
     /// Its software keys.
     pub software_keys: Vec<RegisteredKey>,
     /// Its hardware key, if it has one.

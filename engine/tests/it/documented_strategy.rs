@@ -207,6 +207,7 @@ fn registration(state: RegistrationState) -> Registration {
         requested_in: Position(0),
         state,
         lock_reason: None,
+        deactivation_reason: None,
         activation: None,
         software: Vec::new(),
         hardware: None,

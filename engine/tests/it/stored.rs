@@ -82,6 +82,7 @@ fn samples() -> Vec<Event> {
     world.done(Want::BeginOperation(engine::command::BeginOperation {
         operation,
         registration: id,
+        kind: OperationKind::Authentication,
         level: Level::OneFactor,
         nonce_hash: [8; 32],
         client_version: "3.8".into(),

@@ -119,6 +119,7 @@ fn transcript(given: &Value) -> Transcript {
             Purpose::Activation => Of::Activation(activation_parts(given)),
             Purpose::Authentication => Of::Operation(OperationKind::Authentication),
             Purpose::Transaction => Of::Operation(OperationKind::Transaction),
+            Purpose::Deactivation => Of::Operation(OperationKind::Deactivation),
         },
     }
 }

@@ -8,6 +8,7 @@ mod expiry;
 mod failures;
 mod flows;
 mod idempotency;
+mod leaving;
 mod limits;
 mod lookalikes;
 mod operations;

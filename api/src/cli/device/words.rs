@@ -18,6 +18,9 @@ pub(super) fn shown(started: &StartedAuthentication) -> String {
     let mut text = match started.kind {
         OperationKind::Authentication => format!("operation {id} asks for {level}\n"),
         OperationKind::Transaction => format!("transaction {id} asks for {level}\n"),
+        OperationKind::Deactivation => {
+            format!("operation {id} ends this registration, and asks for {level}\n")
+        }
     };
     if let Some(context) = &started.context {
         text.push_str(&content("shown to you", &context.title, &context.kind, &context.octets.0));
