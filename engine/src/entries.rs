@@ -335,6 +335,12 @@ pub struct Registration {
     pub noise_since: Micros,
     /// Such failures in that window.
     pub noise: u32,
+    /// Position of the record that holds its sealed name, if it has one.
+    pub named_in: Option<Position>,
+    /// Start of the present window of names that the device gave itself.
+    pub names_since: Micros,
+    /// Such names in that window.
+    pub names: u32,
     /// Operations that can be answered, oldest first.
     pub open_operations: Vec<Id>,
     /// When it was requested.

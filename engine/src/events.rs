@@ -610,6 +610,15 @@ pub struct RevocationListTakenV1 {
     pub entries: Vec<ListEntry>,
 }
 
+/// A device was named, or its name removed. The name is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNamedV1 {
+    /// Who named it; none if the device itself did.
+    pub by: Option<Actor>,
+    /// Whether it has a name from now on.
+    pub named: bool,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -735,4 +744,5 @@ registry! {
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
     RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
+    DeviceNamed(DeviceNamedV1) = 111 schema 1,
 }

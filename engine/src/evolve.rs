@@ -16,11 +16,12 @@ use crate::entries::{
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, ErasureOrderedV1, Event, OperationBegunV1,
-    OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, DeviceNamedV1, ErasureOrderedV1, Event,
+    OperationBegunV1, OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::machine::{Change, Entries, Record, StreamHead};
+use crate::naming::NAMES_WINDOW_S;
 use crate::operation::NOISE_WINDOW_S;
 use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, OperationKind, OperationState, RegistrationState,
@@ -62,6 +63,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::RegistrationLocked(payload) => payload.by.as_ref(),
         Event::RegistrationUnlocked(payload) => Some(&payload.by),
         Event::RegistrationDeactivated(payload) => payload.by.as_ref(),
+        Event::DeviceNamed(payload) => payload.by.as_ref(),
         Event::OperationCreated(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::RevocationListTaken(payload) => Some(&payload.by),
@@ -205,6 +207,7 @@ impl Changes<'_> {
                 registration.lock_reason = None;
                 registration.deactivation_reason = Some(payload.reason);
             }),
+            Event::DeviceNamed(payload) => self.device_named(payload),
             Event::OperationCreated(payload) => self.operation_created(payload),
             Event::ChallengeIssued(payload) => {
                 self.registration(|_| ());
@@ -380,6 +383,9 @@ impl Changes<'_> {
             failures: 0,
             noise_since: Micros(0),
             noise: 0,
+            named_in: None,
+            names_since: Micros(0),
+            names: 0,
             open_operations: Vec::new(),
             created_at: self.now(),
             activated_at: None,
@@ -481,6 +487,22 @@ impl Changes<'_> {
             registration.activated_at = Some(at);
         });
         self.activation_over(payload.activation, ActivationState::Completed, None);
+    }
+
+    fn device_named(&mut self, payload: &DeviceNamedV1) {
+        let (position, at) = (self.position(), self.now());
+        self.registration(|registration| {
+            registration.named_in = payload.named.then_some(position);
+            if payload.by.is_some() {
+                return;
+            }
+            if at < registration.names_since.plus_s(NAMES_WINDOW_S) {
+                registration.names = registration.names.saturating_add(1);
+            } else {
+                registration.names_since = at;
+                registration.names = 1;
+            }
+        });
     }
 
     /// Ends an activation: its codes and deadline go, and a registration that

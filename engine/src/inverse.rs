@@ -7,7 +7,7 @@
 use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, StartActivation,
+    FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation, StartActivation,
     StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
@@ -117,6 +117,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             body_digest: payload.body_digest,
             verifications: payload.verifications,
             evidence: payload.evidence,
+            name: name_given(records)?,
             sealed,
         })),
         Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
@@ -136,6 +137,12 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             registration: stream,
             reason: payload.reason.given().ok_or(orphan)?,
         },
+        Event::DeviceNamed(payload) => Want::NameDevice(NameDevice {
+            by: payload.by,
+            registration: stream,
+            named: payload.named,
+            sealed,
+        }),
         Event::OperationBegun(payload) => Want::BeginOperation(BeginOperation {
             operation: payload.operation,
             registration: stream,
@@ -200,6 +207,16 @@ fn list_entries(records: &[Record]) -> Result<Vec<ListEntry>, EventError> {
         }
     }
     Ok(entries)
+}
+
+/// The name that a device got with its keys, sealed.
+fn name_given(records: &[Record]) -> Result<Vec<u8>, EventError> {
+    for record in records {
+        if let Event::DeviceNamed(_) = decode(record)? {
+            return Ok(record.draft.sealed.clone());
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// What was asked of a registration, by the record that says so.

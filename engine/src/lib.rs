@@ -28,6 +28,7 @@ pub mod inverse;
 pub mod key;
 pub mod leaving;
 pub mod machine;
+pub mod naming;
 pub mod operation;
 mod plan;
 pub mod proofs;
@@ -187,6 +188,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::CreateOperation(want) => operation::create(look, at, id, want),
         Want::Broadcast(asks) => broadcast::create(look, at, id, asks),
         Want::BeginOperation(want) => initiative::begin(look, at, id, want),
+        Want::NameDevice(want) => naming::name(look, at, id, want),
         Want::StartAuthentication(want) => operation::start(look, at, id, want),
         Want::FinishAuthentication(want) => operation::finish(look, at, id, want),
         Want::CancelOperation { by, operation } => operation::cancel(look, at, id, by, *operation),

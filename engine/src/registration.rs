@@ -26,6 +26,7 @@ use crate::events::{
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
+use crate::naming;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
     ActivationFailure, ActivationState, CancelReason, CodeKind, DeactivationReason, ReasonGiven,
@@ -171,9 +172,14 @@ pub(crate) fn finish_activation(
     acceptable(&application, &want.keys)?;
     judged_as_things_are(look, &application, want)?;
     let judged = judge(&application, &activation, &registration, &version, want);
-    Plan::new(event_id)
-        .sealed(activation.registration, judged, registration.subject, &want.sealed)
-        .done()
+    let accepted = judged.failure.is_none();
+    let id = activation.registration;
+    let mut plan =
+        Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if accepted && !want.name.is_empty() {
+        plan = naming::named(plan, id, &registration, None, &want.name);
+    }
+    plan.done()
 }
 
 /// Refuses evidence that was judged under another policy or list than those in force.
@@ -354,7 +360,7 @@ fn cancelled(
 }
 
 /// The registration, if the caller may manage it.
-fn managed(look: Look, by: &Actor, id: Id) -> Result<std::sync::Arc<Registration>, Refusal> {
+pub(crate) fn managed(look: Look, by: &Actor, id: Id) -> Result<std::sync::Arc<Registration>, Refusal> {
     // An unknown registration has no application: ask for one that does not exist.
     let registration = look.registration(id);
     let application = registration.as_ref().map_or(Id::NIL, |known| known.application);

@@ -46,6 +46,10 @@ pub fn summary(event: &Event) -> String {
         Event::ActivationCancelled(e) => format!("activation {}: {}", e.activation, e.reason),
         Event::RegistrationLocked(e) => e.reason.to_string(),
         Event::RegistrationDeactivated(e) => e.reason.to_string(),
+        Event::DeviceNamed(e) => {
+            let by = if e.by.is_some() { "the service provider" } else { "the device" };
+            format!("by {by}{}", if e.named { "" } else { ": no name" })
+        }
         Event::OperationCreated(e) => {
             let of = e.broadcast.map_or_else(String::new, |id| format!(", broadcast {id}"));
             format!("operation {} {} {}{of}", e.operation, e.kind, e.level)
