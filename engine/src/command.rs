@@ -8,6 +8,7 @@ use crate::events::{
     KeyUseCountedV1, MatchingV1, RefusalsCountedV1, SetProperty, StateDigestedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
+use crate::key::KeyBytes;
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
 use crate::terms::{Level, Method};
 use crate::transcript::{NO_CONTENT, Said};
@@ -269,6 +270,8 @@ pub struct CreateOperation {
     pub broadcast: Option<Id>,
     /// What it asks for.
     pub kind: OperationKind,
+    /// The method whose key it is to change, if it is to change one.
+    pub target: Option<Method>,
     /// Factors required.
     pub level: Level,
     /// Methods that may answer; empty means any that reaches the level.
@@ -299,6 +302,7 @@ impl CreateOperation {
             registration,
             broadcast: None,
             kind: OperationKind::Authentication,
+            target: None,
             level,
             methods: Vec::new(),
             lifetime_s: None,
@@ -336,6 +340,8 @@ pub struct FinishAuthentication {
     pub said: Said,
     /// What the device declared.
     pub declared: DeclaredV1,
+    /// The new key, where the answer brings one.
+    pub new_key: Option<KeyBytes>,
     /// Digest of the request.
     pub body_digest: Bytes32,
     /// Position of the record that set the keys it was judged against.
@@ -434,6 +440,12 @@ pub enum Refusal {
     /// No method of the registration fits what is asked for.
     #[error("no method of the registration fits")]
     NoMethodFits,
+    /// The keys on file or the configuration stand against this change of a key.
+    #[error("the key cannot be changed so: {0}")]
+    KeyChange(
+        /// What stands against it.
+        &'static str,
+    ),
     /// This method cannot answer this operation.
     #[error("method cannot answer this operation")]
     MethodNotOffered,

@@ -326,6 +326,8 @@ pub struct OperationCreatedV1 {
     pub broadcast: Option<Id>,
     /// What it asks for.
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
     /// Factors required.
     pub level: Level,
     /// Methods asked for; empty means any that reaches the level.
@@ -359,6 +361,17 @@ pub struct ChallengeIssuedV1 {
     pub client_version: String,
 }
 
+/// What an answer makes of a registration's keys if it is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChangeV1 {
+    /// The method whose key changes; none if it is the hardware key.
+    pub target: Option<Method>,
+    /// The new key; none where a method is removed.
+    pub new_key: Option<KeyBytes>,
+    /// All keys that the registration then has: what was signed.
+    pub keys: KeySetV1,
+}
+
 /// An answer to a challenge was judged, for better or worse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthenticationJudgedV1 {
@@ -386,6 +399,8 @@ pub struct AuthenticationJudgedV1 {
     pub number: Option<u32>,
     /// What the device declared.
     pub declared: DeclaredV1,
+    /// What it makes of the keys, if it is of a kind that changes them.
+    pub key_change: Option<KeyChangeV1>,
     /// Digest of the request: the same one again gets the same answer.
     pub body_digest: Bytes32,
     /// Position of the record that set the keys judged against.
@@ -547,6 +562,74 @@ impl EpochBegunV1 {
     }
 }
 
+/// A registration without a hardware key got one, after the answer to an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyAddedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A hardware key took the place of another, which signed too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyRotatedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key until now.
+    pub old_key: KeyBytes,
+    /// The key from now on, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A hardware key took the place of one that is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyReplacedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key until now.
+    pub old_key: KeyBytes,
+    /// The key from now on, whose possession was proven.
+    pub key: KeyBytes,
+    /// Whether the old key did not sign.
+    pub unproven_device: bool,
+}
+
+/// A method was added to a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodAddedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A method got another key: with a PIN, the PIN was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodReplacedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key until now.
+    pub old_key: KeyBytes,
+    /// Its key from now on, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A method was removed from a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodRemovedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key until now.
+    pub key: KeyBytes,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -661,6 +744,12 @@ registry! {
     RegistrationLocked(RegistrationLockedV1) = 40 schema 1,
     RegistrationUnlocked(RegistrationUnlockedV1) = 41 schema 1,
     RegistrationDeactivated(RegistrationDeactivatedV1) = 42 schema 1,
+    HardwareKeyAdded(HardwareKeyAddedV1) = 43 schema 1,
+    HardwareKeyRotated(HardwareKeyRotatedV1) = 44 schema 1,
+    HardwareKeyReplaced(HardwareKeyReplacedV1) = 45 schema 1,
+    MethodAdded(MethodAddedV1) = 46 schema 1,
+    MethodReplaced(MethodReplacedV1) = 47 schema 1,
+    MethodRemoved(MethodRemovedV1) = 48 schema 1,
     OperationCreated(OperationCreatedV1) = 50 schema 1,
     ChallengeIssued(ChallengeIssuedV1) = 51 schema 1,
     AuthenticationJudged(AuthenticationJudgedV1) = 52 schema 1,

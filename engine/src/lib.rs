@@ -25,6 +25,7 @@ mod evolve;
 pub mod ids;
 pub mod inverse;
 pub mod key;
+pub mod key_change;
 pub mod machine;
 pub mod operation;
 mod plan;
@@ -57,7 +58,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 5;
+    const STATE_VERSION: u32 = 6;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

@@ -18,11 +18,12 @@ use crate::command::{CreateOperation, FinishAuthentication, Refusal, StartAuthen
 use crate::confirmation;
 use crate::entries::{Application, Look, Operation, Registration};
 use crate::events::{
-    Actor, AuthenticationJudgedV1, ChallengeIssuedV1, OperationCancelledV1, OperationCreatedV1,
+    Actor, AuthenticationJudgedV1, ChallengeIssuedV1, KeyChangeV1, OperationCancelledV1, OperationCreatedV1,
     OperationExpiredV1, RegistrationLockedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
+use crate::key_change;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
     AuthenticationFailure, CancelReason, LockReason, OperationKind, OperationState,
@@ -91,7 +92,13 @@ pub(crate) fn created(
         let expected = "must name each method once at most";
         return Err(Refusal::Invalid { field: "methods", expected });
     }
+    if want.broadcast.is_some() && want.kind.key_change().is_some() {
+        let expected = "must be one that asks the same of every device";
+        return Err(Refusal::Invalid { field: "kind", expected });
+    }
+    key_change::askable(&application, &registration, want.kind, want.level, want.target)?;
     let offered = methods_for(&application, want.level, &want.methods);
+    let offered = key_change::authorising(&application.config, want.kind, offered);
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {
         return Err(Refusal::NoMethodFits);
     }
@@ -100,6 +107,7 @@ pub(crate) fn created(
         operation: want.operation,
         broadcast: want.broadcast,
         kind: want.kind,
+        target: want.target,
         level: want.level,
         methods: want.methods.clone(),
         lifetime_s: want.lifetime_s,
@@ -181,7 +189,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if operation.challenge != Some(want.challenge) {
         return Err(Refusal::ChallengeNotLive);
     }
-    served(&application, &want.declared.client_version)?;
+    let version = served(&application, &want.declared.client_version)?;
     if !may_answer(&operation, &registration, want) {
         return Err(Refusal::MethodNotOffered);
     }
@@ -193,11 +201,19 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if registration.keys_at != want.keys_at {
         return Err(Refusal::Stale);
     }
-    let judged = judge(&application, &operation, &registration, want);
+    let change = key_change::wanted(&application, &operation, &registration, &version, want)?;
+    let check = hardware_check(&registration, want);
+    let new_keys = change.as_ref().and_then(|change| {
+        key_change::event(want.operation, operation.kind, change, &registration, check)
+    });
+    let judged = judge(&application, &operation, &registration, change, want);
     let locks = judged.counted && judged.failures >= judged.failures_allowed;
     let id = operation.registration;
     let answered = judged.failure.is_none();
     let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if let Some(event) = new_keys.filter(|_| answered) {
+        plan = plan.event(id, event);
+    }
     if answered {
         plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
     }
@@ -229,18 +245,22 @@ fn judge(
     application: &Application,
     operation: &Operation,
     registration: &Registration,
+    change: Option<KeyChangeV1>,
     want: &FinishAuthentication,
 ) -> AuthenticationJudgedV1 {
     let config = &application.config;
-    let check = match &registration.hardware {
-        Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
-        None => HardwareCheck::without_key(registration.hw_key_impossible),
+    let check = hardware_check(registration, want);
+    let by_strategy = check.under(config.hw_key_validation_strategy);
+    let consequence = match &change {
+        Some(_) => key_change::consequence(operation.kind, check, by_strategy),
+        None => by_strategy,
     };
-    let consequence = check.under(config.hw_key_validation_strategy);
-    let failure = failure(registration, want, check, consequence).or_else(|| {
-        let right = confirmation::is_right(operation.matching.as_ref(), want.said);
-        (!right).then_some(AuthenticationFailure::ConfirmationWrong)
-    });
+    let failure = failure(registration, want, check, consequence)
+        .or_else(|| key_change::failure(operation.kind, change.as_ref()?, check, want))
+        .or_else(|| {
+            let right = confirmation::is_right(operation.matching.as_ref(), want.said);
+            (!right).then_some(AuthenticationFailure::ConfirmationWrong)
+        });
     // A wrong PIN shows up beside a signature of the device; noise has none. Where
     // the lack of a key or the number decides, no PIN does, so nothing counts.
     let counted =
@@ -277,6 +297,7 @@ fn judge(
         reject_reason: want.said.reason,
         number: want.said.number,
         declared: want.declared.clone(),
+        key_change: change,
         body_digest: want.body_digest,
         keys_at: want.keys_at,
         verifications: want.verifications.clone(),
@@ -291,6 +312,14 @@ fn judge(
     }
 }
 
+/// What is found of the hardware key on file.
+fn hardware_check(registration: &Registration, want: &FinishAuthentication) -> HardwareCheck {
+    match &registration.hardware {
+        Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
+        None => HardwareCheck::without_key(registration.hw_key_impossible),
+    }
+}
+
 /// Whether a failure ends its operation and counts for nothing: another try could
 /// not succeed, or, with a number to be confirmed, could succeed by chance.
 fn ends_at_once(failure: AuthenticationFailure) -> bool {
@@ -298,6 +327,7 @@ fn ends_at_once(failure: AuthenticationFailure) -> bool {
         AuthenticationFailure::HwKeyRequired | AuthenticationFailure::ConfirmationWrong => true,
         AuthenticationFailure::SoftwareSignatureInvalid
         | AuthenticationFailure::PossessionUnproven
+        | AuthenticationFailure::NewKeyUnproven
         | AuthenticationFailure::HwKeyCheckFailed => false,
     }
 }

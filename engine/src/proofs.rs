@@ -107,6 +107,12 @@ impl<'a> Judged<'a> {
             | Event::RegistrationLocked(_)
             | Event::RegistrationUnlocked(_)
             | Event::RegistrationDeactivated(_)
+            | Event::HardwareKeyAdded(_)
+            | Event::HardwareKeyRotated(_)
+            | Event::HardwareKeyReplaced(_)
+            | Event::MethodAdded(_)
+            | Event::MethodReplaced(_)
+            | Event::MethodRemoved(_)
             | Event::OperationCreated(_)
             | Event::ChallengeIssued(_)
             | Event::OperationExpired(_)
@@ -134,13 +140,6 @@ impl Signed {
         facts: &ActivationFacts,
         declared: &DeclaredV1,
     ) -> Result<Self, ProofError> {
-        let mut slots = Vec::with_capacity(facts.keys.software.len() + 1);
-        for slot in &facts.keys.software {
-            slots.push((KeySlot::Software(slot.method), slot.key.check()?));
-        }
-        if let Some(key) = &facts.keys.hardware {
-            slots.push((KeySlot::Hardware, key.check()?));
-        }
         let mut signed = Self::at_authentication(
             &AuthenticationFacts {
                 application: facts.application,
@@ -156,7 +155,7 @@ impl Signed {
             declared,
         )?;
         signed.base.of = Of::Activation(ActivationParts {
-            key_set_hash: key_set_hash(&slots),
+            key_set_hash: hash_of(facts.keys)?,
             device_token_hash: facts.device_token_hash,
             attestation_hash: facts.attestation_hash,
         });
@@ -189,9 +188,25 @@ impl Signed {
             data_to_sign_hash: facts.data_to_sign_hash,
             client_data_hash: declared.client_data_hash,
             risk_data_hash: declared.risk_data_hash,
-            of: Of::Operation(facts.kind),
+            of: match facts.kind.key_change() {
+                None => Of::Operation(facts.kind),
+                Some(_) => Of::KeyChange(facts.kind, no_keys()),
+            },
         };
         Ok(Self { base })
+    }
+
+    /// The same, of an answer by which the registration gets these keys. Changes
+    /// nothing where the operation is not of a kind that changes keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Key`] if a key is no point of the curve.
+    pub fn with_keys(mut self, keys: Option<&KeySetV1>) -> Result<Self, ProofError> {
+        if let (Of::KeyChange(_, parts), Some(keys)) = (&mut self.base.of, keys) {
+            parts.key_set_hash = hash_of(keys)?;
+        }
+        Ok(self)
     }
 
     /// What an event's signatures were made over, and what was recorded of them;
@@ -250,7 +265,8 @@ impl Signed {
             context_hash: judged.context_hash,
             data_to_sign_hash: judged.data_to_sign_hash,
         };
-        Self::at_authentication(&facts, &judged.declared)
+        Self::at_authentication(&facts, &judged.declared)?
+            .with_keys(judged.key_change.as_ref().map(|change| &change.keys))
     }
 
     /// The bytes that `key` signs in this part.
@@ -288,4 +304,25 @@ impl Signed {
         let message = self.message(recorded.role, recorded.method, &key);
         Ok(verify_independent(&key, &message, &recorded.signature))
     }
+}
+
+/// The parts of a key change that has no keys yet.
+fn no_keys() -> ActivationParts {
+    ActivationParts {
+        key_set_hash: NO_CONTENT,
+        device_token_hash: NO_CONTENT,
+        attestation_hash: NO_CONTENT,
+    }
+}
+
+/// The hash of a set of keys, each of which must be one.
+fn hash_of(keys: &KeySetV1) -> Result<Bytes32, ProofError> {
+    let mut slots = Vec::with_capacity(keys.software.len() + 1);
+    for slot in &keys.software {
+        slots.push((KeySlot::Software(slot.method), slot.key.check()?));
+    }
+    if let Some(key) = &keys.hardware {
+        slots.push((KeySlot::Hardware, key.check()?));
+    }
+    Ok(key_set_hash(&slots))
 }

@@ -79,6 +79,10 @@ pub enum Of {
     Activation(ActivationParts),
     /// The answer to an operation of this kind.
     Operation(OperationKind),
+    /// The answer to an operation that changes a key, with the fields of an
+    /// activation: the keys are those that the registration then has, all hashes
+    /// zeros where the user says no. Token and evidence stay: theirs are zeros.
+    KeyChange(OperationKind, ActivationParts),
 }
 
 /// What a user said: the decision, and what came with it.
@@ -113,7 +117,7 @@ impl fmt::Display for Said {
     }
 }
 
-/// The fields that only an activation has.
+/// The fields that only an activation and a key change have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivationParts {
     /// From [`key_set_hash`].
@@ -130,7 +134,7 @@ impl Transcript {
     pub fn purpose(&self) -> Purpose {
         match self.of {
             Of::Activation(_) => Purpose::Activation,
-            Of::Operation(kind) => kind.purpose(),
+            Of::Operation(kind) | Of::KeyChange(kind, _) => kind.purpose(),
         }
     }
 
@@ -156,7 +160,7 @@ impl Transcript {
         fields.put(&self.data_to_sign_hash);
         fields.put(&self.client_data_hash);
         fields.put(&self.risk_data_hash);
-        if let Of::Activation(parts) = &self.of {
+        if let Of::Activation(parts) | Of::KeyChange(_, parts) = &self.of {
             fields.put(&parts.key_set_hash);
             fields.put(&parts.device_token_hash);
             fields.put(&parts.attestation_hash);

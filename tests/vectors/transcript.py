@@ -71,9 +71,16 @@ def hashes_of(given):
         hashes["key_set_hash"] = key_set_hash(given["key_set"])
         hashes["device_token_hash"] = salted_hash("device-token", bytes(32), token)
         hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
+    elif given["purpose"] in CHANGES:
+        none = given["key_set"] is None
+        hashes["key_set_hash"] = bytes(32) if none else key_set_hash(given["key_set"])
+        hashes["device_token_hash"] = bytes(32)
+        hashes["attestation_hash"] = bytes(32)
     return hashes
 
 
+CHANGES = ["add-hw-key", "rotate-hw-key", "replace-hw-key",
+           "add-method", "replace-method", "remove-method"]
 TEXTS = ["role", "method", "decision", "client_version", "hw_key_client_status"]
 
 
@@ -221,6 +228,8 @@ def case(name, signer, **given):
     }
     if given.get("purpose") == "activation":
         inputs.update(device_token=known("device token").hex(), key_set=None, attestation=None)
+    elif given.get("purpose") in CHANGES:
+        inputs.update(key_set=None)
     unknown = set(given) - set(inputs)
     assert not unknown, unknown
     inputs.update(given)
@@ -247,6 +256,7 @@ def cases():
     new = dict(purpose="activation", client_version="3.8.1")
     full = dict(new, key_set=three, attestation=evidence, client_data=client, risk_data=risk)
     asked = dict(context=payment, data_to_sign=document, client_data=client, risk_data=risk)
+    change = dict(method="DEVICE:PIN", level="TWO_FACTOR")
     pin = dict(asked, method="DEVICE:PIN", level="TWO_FACTOR", client_version="4.0.2.118")
     return [
         case("activation-device-only", "device", key_set=keys(device="device"),
@@ -271,6 +281,17 @@ def cases():
                                                      decision="approve:42")),
         case("authentication-reject-reason", "device", decision="reject:NOT_ME",
              context=payment),
+        case("rotate-hw-key-new", "previous", role="HARDWARE",
+             **dict(change, purpose="rotate-hw-key",
+                    key_set=keys(hardware="previous", pin="pin", device="device"))),
+        case("replace-method-new", "biometric",
+             **dict(change, purpose="replace-method",
+                    key_set=keys(hardware="hardware", pin="biometric", device="device"))),
+        case("remove-method", "biometric",
+             **dict(change, purpose="remove-method", method="DEVICE:BIOMETRIC",
+                    key_set=keys(hardware="hardware", biometric="biometric", device="device"))),
+        case("add-hw-key-reject", "device", purpose="add-hw-key", decision="reject",
+             level="TWO_FACTOR", hw_key_client_status="NOT_ACTIVATED"),
     ]
 
 

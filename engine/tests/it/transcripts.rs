@@ -119,7 +119,31 @@ fn transcript(given: &Value) -> Transcript {
             Purpose::Activation => Of::Activation(activation_parts(given)),
             Purpose::Authentication => Of::Operation(OperationKind::Authentication),
             Purpose::Transaction => Of::Operation(OperationKind::Transaction),
+            Purpose::AddHwKey
+            | Purpose::RotateHwKey
+            | Purpose::ReplaceHwKey
+            | Purpose::AddMethod
+            | Purpose::ReplaceMethod
+            | Purpose::RemoveMethod => Of::KeyChange(changing(purpose), change_parts(given)),
         },
+    }
+}
+
+/// The kind of operation with this purpose.
+fn changing(purpose: Purpose) -> OperationKind {
+    let kind = OperationKind::ALL.iter().copied().find(|kind| kind.purpose() == purpose);
+    kind.filter(|kind| kind.key_change().is_some()).expect("a kind that changes keys")
+}
+
+fn change_parts(given: &Value) -> ActivationParts {
+    let key_set_hash = match &given["key_set"] {
+        Value::Null => NO_CONTENT,
+        _ => activation_key_set_hash(given),
+    };
+    ActivationParts {
+        key_set_hash,
+        device_token_hash: NO_CONTENT,
+        attestation_hash: NO_CONTENT,
     }
 }
 
@@ -131,7 +155,7 @@ fn hashes(transcript: &Transcript) -> Value {
         "client_data_hash": hex(&transcript.client_data_hash),
         "risk_data_hash": hex(&transcript.risk_data_hash),
     });
-    if let Of::Activation(parts) = &transcript.of {
+    if let Of::Activation(parts) | Of::KeyChange(_, parts) = &transcript.of {
         hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
         hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
         hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
@@ -146,7 +170,7 @@ fn cases(vectors: &Value) -> &[Value] {
 #[test]
 fn every_case_has_the_bytes_and_hashes_of_the_second_encoder() {
     let vectors = vectors();
-    assert_eq!(cases(&vectors).len(), 15, "none was lost");
+    assert_eq!(cases(&vectors).len(), 19, "none was lost");
     for case in cases(&vectors) {
         let name = text(&case["name"]);
         let transcript = transcript(&case["inputs"]);
@@ -188,6 +212,10 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
     let parts = match &t.of {
         Of::Activation(parts) => parts,
         Of::Operation(kind) => return answered(t, *kind, &declared),
+        Of::KeyChange(kind, _) => {
+            let keys = (!given["key_set"].is_null()).then(|| key_set(given));
+            return answered(t, *kind, &declared).with_keys(keys.as_ref()).expect("good keys");
+        }
     };
     let facts = ActivationFacts {
         application: t.application,
@@ -365,6 +393,9 @@ impl Draw {
             given["device_token"] = hex(&self.octets()).into();
             given["attestation"] = self.content();
             given["key_set"] = self.key_set(spki);
+        } else if !matches!(text(&given["purpose"]), "authentication" | "transaction") {
+            let none = self.below(4) == 0;
+            given["key_set"] = if none { Value::Null } else { self.key_set(spki) };
         }
         given
     }
