@@ -219,6 +219,7 @@ mod tests {
             "StartedAuthentication",
             "Salted",
             "FinishAuthentication",
+            "NewKey",
             "Signatures",
             "FinishedAuthentication",
         ] {

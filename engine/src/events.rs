@@ -361,17 +361,6 @@ pub struct ChallengeIssuedV1 {
     pub client_version: String,
 }
 
-/// What an answer makes of a registration's keys if it is accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyChangeV1 {
-    /// The method whose key changes; none if it is the hardware key.
-    pub target: Option<Method>,
-    /// The new key; none where a method is removed.
-    pub new_key: Option<KeyBytes>,
-    /// All keys that the registration then has: what was signed.
-    pub keys: KeySetV1,
-}
-
 /// An answer to a challenge was judged, for better or worse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthenticationJudgedV1 {
@@ -383,6 +372,10 @@ pub struct AuthenticationJudgedV1 {
     pub challenge: Bytes32,
     /// What the operation asks for.
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
+    /// The new key, if the answer brought one.
+    pub new_key: Option<KeyBytes>,
     /// Factors required.
     pub level: Level,
     /// Hash of the context, zeros if none.
@@ -399,8 +392,6 @@ pub struct AuthenticationJudgedV1 {
     pub number: Option<u32>,
     /// What the device declared.
     pub declared: DeclaredV1,
-    /// What it makes of the keys, if it is of a kind that changes them.
-    pub key_change: Option<KeyChangeV1>,
     /// Digest of the request: the same one again gets the same answer.
     pub body_digest: Bytes32,
     /// Position of the record that set the keys judged against.

@@ -150,7 +150,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
                 method: payload.method,
                 said: payload.said(),
                 declared: payload.declared,
-                new_key: payload.key_change.and_then(|change| change.new_key),
+                new_key: payload.new_key,
                 body_digest: payload.body_digest,
                 keys_at: payload.keys_at,
                 verifications: payload.verifications,

@@ -10,8 +10,9 @@
 //!
 //! An operation of a kind that changes keys is asked, shown and answered like
 //! any other, by two factors, with a method that the configuration allows for
-//! it. What is signed binds the whole set of keys that the registration then
-//! has. The new key signs too: a key whose possession was not proven is never
+//! it. What is signed names the key's place and the new key (and no other key: a
+//! device knows that of its PIN only while it has the PIN, and a wrong one must
+//! spoil one signature, not all). The new key signs too: a key whose possession was not proven is never
 //! stored, whatever the strategy. The old key stays in force until the record
 //! that names the new one is durable; both come from the same command.
 //!
@@ -23,44 +24,14 @@ use crate::command::{FinishAuthentication, Refusal};
 use crate::config::Config;
 use crate::entries::{Application, Operation, Registration};
 use crate::events::{
-    Event, HardwareKeyAddedV1, HardwareKeyReplacedV1, HardwareKeyRotatedV1, KeyChangeV1, KeySetV1,
-    MethodAddedV1, MethodKeyV1, MethodRemovedV1, MethodReplacedV1,
+    Event, HardwareKeyAddedV1, HardwareKeyReplacedV1, HardwareKeyRotatedV1, MethodAddedV1,
+    MethodRemovedV1, MethodReplacedV1,
 };
-use crate::ids::Id;
-use crate::key::KeyBytes;
 use crate::reasons::{AuthenticationFailure, KeyChange, OperationKind};
 use crate::registration::has_repeats;
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
 use crate::version::ClientVersion;
-
-/// The keys of a registration once `new_key` has its place.
-///
-/// Total: of a change that the rules refuse it is whatever set that would be.
-#[must_use]
-pub fn keys_after(
-    registration: &Registration,
-    change: KeyChange,
-    target: Option<Method>,
-    new_key: Option<KeyBytes>,
-) -> KeySetV1 {
-    let mut keys =
-        KeySetV1 { software: registration.software.clone(), hardware: registration.hardware };
-    if change.is_of_hardware() {
-        keys.hardware = new_key;
-        return keys;
-    }
-    let place = keys.software.iter().position(|slot| Some(slot.method) == target);
-    match (place, target, new_key) {
-        (Some(place), _, Some(key)) => keys.software[place].key = key,
-        (Some(place), _, None) => {
-            keys.software.remove(place);
-        }
-        (None, Some(method), Some(key)) => keys.software.push(MethodKeyV1 { method, key }),
-        (None, _, _) => (),
-    }
-    keys
-}
 
 /// Refuses to ask for a change that this registration cannot make; lets pass what
 /// changes no key.
@@ -150,14 +121,14 @@ fn attested(config: &Config) -> bool {
     [policy.android.mode, policy.apple.mode].contains(&Mode::Required)
 }
 
-/// What an answer makes of the keys; none if it makes nothing of them.
+/// The change that an answer makes if it is accepted; none if it changes no key.
 pub(crate) fn wanted(
     application: &Application,
     operation: &Operation,
     registration: &Registration,
     version: &ClientVersion,
     want: &FinishAuthentication,
-) -> Result<Option<KeyChangeV1>, Refusal> {
+) -> Result<Option<KeyChange>, Refusal> {
     let approved = want.said.decision == Decision::Approve;
     let Some(change) = operation.kind.key_change().filter(|_| approved) else {
         return match want.new_key {
@@ -170,43 +141,42 @@ pub(crate) fn wanted(
     if change.is_of_hardware() && !version.is_at_least(&config.hw_key_min_client_version) {
         return Err(Refusal::ClientTooOld);
     }
-    match (change == KeyChange::RemoveMethod, &want.new_key) {
-        (true, Some(_)) => return invalid("new_key", "must be absent: a method is removed"),
-        (false, None) => return invalid("new_key", "must be present: a key is awaited"),
-        (true, None) | (false, Some(_)) => (),
+    match (change.brings_key(), &want.new_key) {
+        (false, Some(_)) => return invalid("new_key", "must be absent: a method is removed"),
+        (true, None) => return invalid("new_key", "must be present: a key is awaited"),
+        (false, None) | (true, Some(_)) => (),
     }
     let on_file = registration.software.iter().map(|slot| slot.key).chain(registration.hardware);
     if has_repeats(&on_file.chain(want.new_key).collect::<Vec<_>>()) {
         return invalid("new_key", "must differ from every key on file");
     }
-    let keys = keys_after(registration, change, operation.target, want.new_key);
-    Ok(Some(KeyChangeV1 { target: operation.target, new_key: want.new_key, keys }))
+    Ok(Some(change))
 }
 
 /// What follows from the hardware check: where a lost key is replaced, that the
 /// lost key did not sign stands in nobody's way.
 pub(crate) fn consequence(
-    kind: OperationKind,
+    change: Option<KeyChange>,
     check: HardwareCheck,
     by_strategy: Consequence,
 ) -> Consequence {
-    let lost = kind.key_change() == Some(KeyChange::ReplaceHwKey);
+    let lost = change == Some(KeyChange::ReplaceHwKey);
     if lost && check == HardwareCheck::Missing { Consequence::Pass } else { by_strategy }
 }
 
 /// Why keys do not change although the answer itself would be accepted.
 pub(crate) fn failure(
-    kind: OperationKind,
-    change: &KeyChangeV1,
+    change: KeyChange,
+    target: Option<Method>,
     check: HardwareCheck,
     want: &FinishAuthentication,
 ) -> Option<AuthenticationFailure> {
-    if kind.key_change() == Some(KeyChange::RotateHwKey) && check != HardwareCheck::Valid {
+    if change == KeyChange::RotateHwKey && check != HardwareCheck::Valid {
         // Also under a strategy by which the check fails nothing.
         return Some(AuthenticationFailure::HwKeyCheckFailed);
     }
-    let (role, method) = proof_of(change.target, want.method);
-    let proven = change.new_key.is_none_or(|key| {
+    let (role, method) = proof_of(target, want.method);
+    let proven = want.new_key.is_none_or(|key| {
         want.verifications.iter().any(|checked| {
             checked.role == role
                 && checked.method == method
@@ -228,18 +198,18 @@ pub fn proof_of(target: Option<Method>, answering: Method) -> (Role, Method) {
 
 /// The event by which the new key takes its place.
 pub(crate) fn event(
-    operation: Id,
-    kind: OperationKind,
-    change: &KeyChangeV1,
+    change: KeyChange,
+    method: Option<Method>,
     registration: &Registration,
     check: HardwareCheck,
+    want: &FinishAuthentication,
 ) -> Option<Event> {
-    let (method, new) = (change.target, change.new_key);
+    let (operation, new) = (want.operation, want.new_key);
     let old = match method {
         Some(method) => registration.software_key(method).copied(),
         None => registration.hardware,
     };
-    Some(match kind.key_change()? {
+    Some(match change {
         KeyChange::AddHwKey => HardwareKeyAddedV1 { operation, key: new? }.into(),
         KeyChange::RotateHwKey => {
             HardwareKeyRotatedV1 { operation, old_key: old?, key: new? }.into()
@@ -252,9 +222,7 @@ pub(crate) fn event(
         KeyChange::ReplaceMethod => {
             MethodReplacedV1 { operation, method: method?, old_key: old?, key: new? }.into()
         }
-        KeyChange::RemoveMethod => {
-            MethodRemovedV1 { operation, method: method?, key: old? }.into()
-        }
+        KeyChange::RemoveMethod => MethodRemovedV1 { operation, method: method?, key: old? }.into(),
     })
 }
 

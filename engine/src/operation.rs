@@ -18,7 +18,7 @@ use crate::command::{CreateOperation, FinishAuthentication, Refusal, StartAuthen
 use crate::confirmation;
 use crate::entries::{Application, Look, Operation, Registration};
 use crate::events::{
-    Actor, AuthenticationJudgedV1, ChallengeIssuedV1, KeyChangeV1, OperationCancelledV1, OperationCreatedV1,
+    Actor, AuthenticationJudgedV1, ChallengeIssuedV1, OperationCancelledV1, OperationCreatedV1,
     OperationExpiredV1, RegistrationLockedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros};
@@ -26,7 +26,7 @@ use crate::key::KeyBytes;
 use crate::key_change;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
-    AuthenticationFailure, CancelReason, LockReason, OperationKind, OperationState,
+    AuthenticationFailure, CancelReason, KeyChange, LockReason, OperationKind, OperationState,
     RegistrationState,
 };
 use crate::registration::{has_repeats, served};
@@ -203,9 +203,8 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     }
     let change = key_change::wanted(&application, &operation, &registration, &version, want)?;
     let check = hardware_check(&registration, want);
-    let new_keys = change.as_ref().and_then(|change| {
-        key_change::event(want.operation, operation.kind, change, &registration, check)
-    });
+    let new_keys = change
+        .and_then(|change| key_change::event(change, operation.target, &registration, check, want));
     let judged = judge(&application, &operation, &registration, change, want);
     let locks = judged.counted && judged.failures >= judged.failures_allowed;
     let id = operation.registration;
@@ -245,18 +244,15 @@ fn judge(
     application: &Application,
     operation: &Operation,
     registration: &Registration,
-    change: Option<KeyChangeV1>,
+    change: Option<KeyChange>,
     want: &FinishAuthentication,
 ) -> AuthenticationJudgedV1 {
     let config = &application.config;
     let check = hardware_check(registration, want);
     let by_strategy = check.under(config.hw_key_validation_strategy);
-    let consequence = match &change {
-        Some(_) => key_change::consequence(operation.kind, check, by_strategy),
-        None => by_strategy,
-    };
+    let consequence = key_change::consequence(change, check, by_strategy);
     let failure = failure(registration, want, check, consequence)
-        .or_else(|| key_change::failure(operation.kind, change.as_ref()?, check, want))
+        .or_else(|| key_change::failure(change?, operation.target, check, want))
         .or_else(|| {
             let right = confirmation::is_right(operation.matching.as_ref(), want.said);
             (!right).then_some(AuthenticationFailure::ConfirmationWrong)
@@ -289,6 +285,8 @@ fn judge(
         operation: want.operation,
         challenge: want.challenge,
         kind: operation.kind,
+        target: operation.target,
+        new_key: want.new_key,
         level: operation.level,
         context_hash: operation.context_hash,
         data_to_sign_hash: operation.data_to_sign_hash,
@@ -297,7 +295,6 @@ fn judge(
         reject_reason: want.said.reason,
         number: want.said.number,
         declared: want.declared.clone(),
-        key_change: change,
         body_digest: want.body_digest,
         keys_at: want.keys_at,
         verifications: want.verifications.clone(),

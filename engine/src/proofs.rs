@@ -9,11 +9,13 @@ use crate::events::{
     VerificationV1,
 };
 use crate::ids::Id;
-use crate::key::{KeyError, KeyId, PublicKey};
+use crate::key::{KeyBytes, KeyError, KeyId, PublicKey};
 use crate::reasons::OperationKind;
 use crate::signature::{verify, verify_independent};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
-use crate::transcript::{ActivationParts, KeySlot, NO_CONTENT, Of, Said, Transcript, key_set_hash};
+use crate::transcript::{
+    ActivationParts, KeyChangeParts, KeySlot, NO_CONTENT, Of, Said, Transcript, key_set_hash,
+};
 use crate::version::{ClientVersion, NotAVersion};
 
 /// Why no transcript can be built: the record holds what the rules let nobody record.
@@ -140,6 +142,13 @@ impl Signed {
         facts: &ActivationFacts,
         declared: &DeclaredV1,
     ) -> Result<Self, ProofError> {
+        let mut slots = Vec::with_capacity(facts.keys.software.len() + 1);
+        for slot in &facts.keys.software {
+            slots.push((KeySlot::Software(slot.method), slot.key.check()?));
+        }
+        if let Some(key) = &facts.keys.hardware {
+            slots.push((KeySlot::Hardware, key.check()?));
+        }
         let mut signed = Self::at_authentication(
             &AuthenticationFacts {
                 application: facts.application,
@@ -155,7 +164,7 @@ impl Signed {
             declared,
         )?;
         signed.base.of = Of::Activation(ActivationParts {
-            key_set_hash: hash_of(facts.keys)?,
+            key_set_hash: key_set_hash(&slots),
             device_token_hash: facts.device_token_hash,
             attestation_hash: facts.attestation_hash,
         });
@@ -190,21 +199,32 @@ impl Signed {
             risk_data_hash: declared.risk_data_hash,
             of: match facts.kind.key_change() {
                 None => Of::Operation(facts.kind),
-                Some(_) => Of::KeyChange(facts.kind, no_keys()),
+                Some(_) => Of::KeyChange(
+                    facts.kind,
+                    KeyChangeParts { slot: KeySlot::Hardware, new_key: KeyId([0; 32]) },
+                ),
             },
         };
         Ok(Self { base })
     }
 
-    /// The same, of an answer by which the registration gets these keys. Changes
-    /// nothing where the operation is not of a kind that changes keys.
+    /// The same, of an answer that changes a key: that of `target`, or the
+    /// hardware key, for `new_key`. Changes nothing where the operation is not of
+    /// a kind that changes keys.
     ///
     /// # Errors
     ///
-    /// [`ProofError::Key`] if a key is no point of the curve.
-    pub fn with_keys(mut self, keys: Option<&KeySetV1>) -> Result<Self, ProofError> {
-        if let (Of::KeyChange(_, parts), Some(keys)) = (&mut self.base.of, keys) {
-            parts.key_set_hash = hash_of(keys)?;
+    /// [`ProofError::Key`] if the new key is no point of the curve.
+    pub fn changing(
+        mut self,
+        target: Option<Method>,
+        new_key: Option<&KeyBytes>,
+    ) -> Result<Self, ProofError> {
+        if let Of::KeyChange(_, parts) = &mut self.base.of {
+            parts.slot = target.map_or(KeySlot::Hardware, KeySlot::Software);
+            if let Some(key) = new_key {
+                parts.new_key = key.check()?.id();
+            }
         }
         Ok(self)
     }
@@ -266,7 +286,7 @@ impl Signed {
             data_to_sign_hash: judged.data_to_sign_hash,
         };
         Self::at_authentication(&facts, &judged.declared)?
-            .with_keys(judged.key_change.as_ref().map(|change| &change.keys))
+            .changing(judged.target, judged.new_key.as_ref())
     }
 
     /// The bytes that `key` signs in this part.
@@ -304,25 +324,4 @@ impl Signed {
         let message = self.message(recorded.role, recorded.method, &key);
         Ok(verify_independent(&key, &message, &recorded.signature))
     }
-}
-
-/// The parts of a key change that has no keys yet.
-fn no_keys() -> ActivationParts {
-    ActivationParts {
-        key_set_hash: NO_CONTENT,
-        device_token_hash: NO_CONTENT,
-        attestation_hash: NO_CONTENT,
-    }
-}
-
-/// The hash of a set of keys, each of which must be one.
-fn hash_of(keys: &KeySetV1) -> Result<Bytes32, ProofError> {
-    let mut slots = Vec::with_capacity(keys.software.len() + 1);
-    for slot in &keys.software {
-        slots.push((KeySlot::Software(slot.method), slot.key.check()?));
-    }
-    if let Some(key) = &keys.hardware {
-        slots.push((KeySlot::Hardware, key.check()?));
-    }
-    Ok(key_set_hash(&slots))
 }

@@ -321,6 +321,19 @@ pub enum KeyChange {
 }
 
 impl KeyChange {
+    /// Whether it brings a new key.
+    #[must_use]
+    pub fn brings_key(self) -> bool {
+        match self {
+            Self::AddHwKey
+            | Self::RotateHwKey
+            | Self::ReplaceHwKey
+            | Self::AddMethod
+            | Self::ReplaceMethod => true,
+            Self::RemoveMethod => false,
+        }
+    }
+
     /// Whether it is the hardware key that changes.
     #[must_use]
     pub fn is_of_hardware(self) -> bool {

@@ -71,11 +71,6 @@ def hashes_of(given):
         hashes["key_set_hash"] = key_set_hash(given["key_set"])
         hashes["device_token_hash"] = salted_hash("device-token", bytes(32), token)
         hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
-    elif given["purpose"] in CHANGES:
-        none = given["key_set"] is None
-        hashes["key_set_hash"] = bytes(32) if none else key_set_hash(given["key_set"])
-        hashes["device_token_hash"] = bytes(32)
-        hashes["attestation_hash"] = bytes(32)
     return hashes
 
 
@@ -97,6 +92,10 @@ def transcript(given):
     octets += field(given["level"].encode("ascii"))
     for value in hashes_of(given).values():
         octets += field(value)
+    if given["purpose"] in CHANGES:
+        new = given["new_key"]
+        octets += field(given["slot"].encode("ascii"))
+        octets += field(bytes(32) if new is None else hashlib.sha256(bytes.fromhex(new)).digest())
     return octets
 
 
@@ -229,7 +228,7 @@ def case(name, signer, **given):
     if given.get("purpose") == "activation":
         inputs.update(device_token=known("device token").hex(), key_set=None, attestation=None)
     elif given.get("purpose") in CHANGES:
-        inputs.update(key_set=None)
+        inputs.update(slot="HARDWARE", new_key=None)
     unknown = set(given) - set(inputs)
     assert not unknown, unknown
     inputs.update(given)
@@ -282,14 +281,13 @@ def cases():
         case("authentication-reject-reason", "device", decision="reject:NOT_ME",
              context=payment),
         case("rotate-hw-key-new", "previous", role="HARDWARE",
-             **dict(change, purpose="rotate-hw-key",
-                    key_set=keys(hardware="previous", pin="pin", device="device"))),
+             **dict(change, purpose="rotate-hw-key", new_key=PUBLIC["previous"].hex())),
         case("replace-method-new", "biometric",
-             **dict(change, purpose="replace-method",
-                    key_set=keys(hardware="hardware", pin="biometric", device="device"))),
+             **dict(change, purpose="replace-method", slot="DEVICE:PIN",
+                    new_key=PUBLIC["biometric"].hex())),
         case("remove-method", "biometric",
              **dict(change, purpose="remove-method", method="DEVICE:BIOMETRIC",
-                    key_set=keys(hardware="hardware", biometric="biometric", device="device"))),
+                    slot="DEVICE:PIN")),
         case("add-hw-key-reject", "device", purpose="add-hw-key", decision="reject",
              level="TWO_FACTOR", hw_key_client_status="NOT_ACTIVATED"),
     ]

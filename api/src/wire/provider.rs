@@ -224,6 +224,10 @@ pub struct CreateOperation {
     #[serde(default = "authentication")]
     #[schema(value_type = OperationKindWord, required = false)]
     pub kind: OperationKind,
+    /// For ADD_METHOD, REPLACE_METHOD and REMOVE_METHOD: the method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub target_method: Option<Method>,
     /// Factors required.
     #[schema(value_type = LevelWord)]
     pub level: Level,
@@ -264,6 +268,7 @@ impl CreateOperation {
         Self {
             registration_id,
             kind: authentication(),
+            target_method: None,
             level,
             methods: Vec::new(),
             context: None,
@@ -330,6 +335,7 @@ impl CreateOperation {
         Self {
             registration_id,
             kind: of.kind,
+            target_method: None,
             level: of.level,
             methods: of.methods.clone(),
             context: of.context.clone(),
@@ -422,6 +428,10 @@ pub struct Operation {
     /// What it asks for.
     #[schema(value_type = OperationKindWord)]
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub target_method: Option<Method>,
     /// The service provider's own id for it, if it gave one; absent once the user was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

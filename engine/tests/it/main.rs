@@ -10,6 +10,7 @@ mod broadcasts;
 mod documented_strategy;
 mod erasure;
 mod evidence;
+mod key_change;
 mod nist;
 mod operations;
 mod proofs;

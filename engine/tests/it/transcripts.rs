@@ -135,16 +135,12 @@ fn changing(purpose: Purpose) -> OperationKind {
     kind.filter(|kind| kind.key_change().is_some()).expect("a kind that changes keys")
 }
 
-fn change_parts(given: &Value) -> ActivationParts {
-    let key_set_hash = match &given["key_set"] {
-        Value::Null => NO_CONTENT,
-        _ => activation_key_set_hash(given),
+fn change_parts(given: &Value) -> KeyChangeParts {
+    let new_key = match &given["new_key"] {
+        Value::Null => KeyId([0; 32]),
+        key => PublicKey::from_bytes(&crate::unhex(text(key))).expect("a key").id(),
     };
-    ActivationParts {
-        key_set_hash,
-        device_token_hash: NO_CONTENT,
-        attestation_hash: NO_CONTENT,
-    }
+    KeyChangeParts { slot: slot(text(&given["slot"])), new_key }
 }
 
 /// The hashes of a transcript by their names in the vectors.
@@ -155,7 +151,7 @@ fn hashes(transcript: &Transcript) -> Value {
         "client_data_hash": hex(&transcript.client_data_hash),
         "risk_data_hash": hex(&transcript.risk_data_hash),
     });
-    if let Of::Activation(parts) | Of::KeyChange(_, parts) = &transcript.of {
+    if let Of::Activation(parts) = &transcript.of {
         hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
         hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
         hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
@@ -212,9 +208,16 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
     let parts = match &t.of {
         Of::Activation(parts) => parts,
         Of::Operation(kind) => return answered(t, *kind, &declared),
-        Of::KeyChange(kind, _) => {
-            let keys = (!given["key_set"].is_null()).then(|| key_set(given));
-            return answered(t, *kind, &declared).with_keys(keys.as_ref()).expect("good keys");
+        Of::KeyChange(kind, parts) => {
+            let target = match parts.slot {
+                KeySlot::Hardware => None,
+                KeySlot::Software(method) => Some(method),
+            };
+            let key = given["new_key"]
+                .as_str()
+                .map(|key| PublicKey::from_bytes(&crate::unhex(key)).expect("a key").to_stored());
+            let signed = answered(t, *kind, &declared);
+            return signed.changing(target, key.as_ref()).expect("a good key");
         }
     };
     let facts = ActivationFacts {
@@ -394,8 +397,9 @@ impl Draw {
             given["attestation"] = self.content();
             given["key_set"] = self.key_set(spki);
         } else if !matches!(text(&given["purpose"]), "authentication" | "transaction") {
+            given["slot"] = ["HARDWARE", "DEVICE:PIN", "DEVICE:BIOMETRIC"][self.below(3)].into();
             let none = self.below(4) == 0;
-            given["key_set"] = if none { Value::Null } else { self.key_set(spki) };
+            given["new_key"] = if none { Value::Null } else { spki["previous"]["spki"].clone() };
         }
         given
     }
