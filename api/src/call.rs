@@ -210,6 +210,7 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::CodeRedeemed
         | Refusal::CodesRefused { .. }
         | Refusal::ClientTooOld
+        | Refusal::DeviceMayNotBegin
         | Refusal::MethodNotOffered
         | Refusal::ChallengeNotLive
         | Refusal::JudgedBefore

@@ -31,6 +31,7 @@ use crate::reasons::{
 };
 use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
+use crate::templates;
 use crate::terms::{Decision, Level, Method, Role, Verdict};
 use crate::transcript::NO_CONTENT;
 
@@ -85,6 +86,7 @@ pub(crate) fn created(
         let expected = "must come with a context or data to sign: a transaction signs something";
         return Err(Refusal::Invalid { field: "kind", expected });
     }
+    templates::check(&application, want)?;
     if let Some(matching) = &want.matching {
         confirmation::check(matching)?;
     }
@@ -106,6 +108,7 @@ pub(crate) fn created(
         by: want.by.clone(),
         operation: want.operation,
         broadcast: want.broadcast,
+        template: want.template.clone(),
         kind: want.kind,
         target: want.target,
         level: want.level,
@@ -137,7 +140,11 @@ pub fn can_ask(
 }
 
 /// Methods that are allowed, asked for, and reach the level.
-fn methods_for(application: &Application, level: Level, asked: &[Method]) -> Vec<Method> {
+pub(crate) fn methods_for(
+    application: &Application,
+    level: Level,
+    asked: &[Method],
+) -> Vec<Method> {
     let allowed = application.config.allowed_methods.iter().copied();
     allowed
         .filter(|method| method.level() >= level)
