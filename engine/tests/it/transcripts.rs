@@ -12,8 +12,8 @@ use engine::reasons::{OperationKind, RejectReason};
 use engine::signature::{Verdict, verify, verify_independent};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Purpose, Role};
 use engine::transcript::{
-    ActivationParts, Content, Hash, KeySlot, Of, Said, Transcript, device_token_hash, key_set_hash,
-    shown_octets,
+    ActivationParts, Content, Hash, KeyChangeParts, KeySlot, Of, Said, Transcript,
+    device_token_hash, key_set_hash, shown_octets,
 };
 use engine::version::ClientVersion;
 use serde_json::{Value, json};
