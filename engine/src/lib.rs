@@ -48,6 +48,7 @@ use crate::events::CodeBudgetExhaustedV1;
 use crate::ids::{Id, Micros};
 use crate::machine::{Change, Draft, Entries, Machine, Record, StreamHead};
 
+pub use crate::display::hex;
 pub use crate::evolve::REMEMBER_S;
 
 /// The state machine of this product.
@@ -60,7 +61,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 7;
+    const STATE_VERSION: u32 = 8;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -193,6 +194,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
             registration::expire_activation(look, at, id, *activation)
         }
         Want::ExpireOperation(operation) => operation::expire(look, at, id, *operation),
+        Want::TakeRevocationList(want) => attestation::lists::take(look, id, want),
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
     }

@@ -11,7 +11,7 @@ use engine::version::ClientVersion;
 
 use crate::app::App;
 use crate::http::source::Source;
-use crate::problem::{ApiError, Code};
+use crate::problem::ApiError;
 use crate::sealing;
 use crate::wire;
 use crate::wire::Octets;
@@ -54,6 +54,12 @@ impl SentAlong {
         let source = source.to_string();
         let response = SealedResponseV1 { client_data, risk_data, attestation: None, source };
         Ok(Self { declared, response })
+    }
+
+    /// With attestation evidence beside it.
+    pub(super) fn with_attestation(mut self, evidence: Option<Salted>) -> Self {
+        self.response.attestation = evidence;
+        self
     }
 
     /// What names the person, sealed for the event `event_id` of type `P`;
@@ -99,14 +105,13 @@ pub(super) fn check_signature(pointer: &str, signature: Option<&Octets>) -> Resu
     if signature.is_none_or(|signature| signature.0.len() <= SIGNATURE_BYTES_MAX) {
         return Ok(());
     }
-    Err(ApiError::new(Code::InvalidRequest).error(pointer, "must have at most 256 bytes"))
+    Err(ApiError::invalid(pointer, "must have at most 256 bytes"))
 }
 
 /// Refuses what is no client version.
 pub(super) fn check_version(text: &str) -> Result<ClientVersion, ApiError> {
     let words = "must be one to four numbers with dots between";
-    ClientVersion::parse(text)
-        .map_err(|_| ApiError::new(Code::InvalidRequest).error("/client_version", words))
+    ClientVersion::parse(text).map_err(|_| ApiError::invalid("/client_version", words))
 }
 
 /// What tells one body from another: the same body again gets the same answer.
@@ -119,7 +124,7 @@ pub(super) fn seconds_until(until: Micros, now: Micros) -> u64 {
     until.0.saturating_sub(now.0).div_ceil(1_000_000).max(1)
 }
 
-fn bounded(
+pub(super) fn bounded(
     pointer: &str,
     content: Option<&wire::device::Salted>,
     max: usize,
@@ -127,7 +132,7 @@ fn bounded(
     let Some(content) = content else { return Ok(None) };
     if content.octets.0.len() > max {
         let words = format!("must have at most {max} bytes");
-        return Err(ApiError::new(Code::InvalidRequest).error(pointer, words));
+        return Err(ApiError::invalid(pointer, words));
     }
     Ok(Some(Salted { salt: content.salt.0, octets: content.octets.0.clone() }))
 }

@@ -1,5 +1,6 @@
 //! Bodies between a service provider's back end and the server.
 
+use engine::attestation;
 use engine::ids::Id;
 use engine::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, Confirmation,
@@ -11,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::words::{
-    ActivationFailureWord, ActivationStateWord, AuthenticationFailureWord, CancelReasonWord,
-    ConfirmationWord, DecisionWord, ErasureReasonWord, HwKeyClientStatusWord,
-    HwKeyServerResultWord, LevelWord, LockReasonWord, MethodWord, OperationKindWord,
-    OperationStateWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, Uuid,
+    ActivationFailureWord, ActivationStateWord, AttestationReasonWord, AttestationStatusWord,
+    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord, DecisionWord,
+    EnvironmentWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
+    ListStateWord, LockReasonWord, MethodWord, OperationKindWord, OperationStateWord,
+    ProvisioningWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, SecurityLevelWord,
+    Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -101,6 +104,73 @@ pub struct Risk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = HwKeyServerResultWord, required = false)]
     pub hw_key_server_result: Option<HwKeyServerResult>,
+    /// How the hardware key stands with attestation, as judged at activation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attestation: Option<Attestation>,
+}
+
+/// What came of evidence that the hardware key is in hardware. What the
+/// evidence does not say is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attestation {
+    /// How it stands.
+    #[schema(value_type = AttestationStatusWord)]
+    pub status: attestation::Status,
+    /// Why evidence was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = AttestationReasonWord, required = false)]
+    pub reason: Option<attestation::Reason>,
+    /// When it was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub date: Option<Moment>,
+    /// Where the key lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = SecurityLevelWord, required = false)]
+    pub security_level: Option<attestation::SecurityLevel>,
+    /// How the system booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = BootStateWord, required = false)]
+    pub boot_state: Option<attestation::BootState>,
+    /// Whether the boot loader was locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_locked: Option<bool>,
+    /// The system's patch level, YYYYMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub patch_level: Option<u32>,
+    /// Where the attestation key came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ProvisioningWord, required = false)]
+    pub provisioning: Option<attestation::Provisioning>,
+    /// Apple's environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = EnvironmentWord, required = false)]
+    pub environment: Option<attestation::Environment>,
+    /// What the revocation list was worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ListStateWord, required = false)]
+    pub revocation_list: Option<attestation::ListState>,
+}
+
+impl From<&attestation::Attested> for Attestation {
+    fn from(attested: &attestation::Attested) -> Self {
+        let facts = &attested.facts;
+        Self {
+            status: attested.status,
+            reason: attested.reason,
+            date: attested.at.map(Moment),
+            security_level: facts.security_level,
+            boot_state: facts.boot_state,
+            device_locked: facts.device_locked,
+            patch_level: facts.patch_level,
+            provisioning: facts.provisioning,
+            environment: facts.environment,
+            revocation_list: facts.list,
+        }
+    }
 }
 
 /// A public key of a registration, by its id.
@@ -213,58 +283,82 @@ pub struct Context {
     pub octets: Octets,
 }
 
-/// Asks a registration for an authentication.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateOperation {
-    /// The registration that is to answer.
-    #[schema(value_type = Uuid)]
-    pub registration_id: Id,
-    /// A template of the application. It says kind, level, methods, lifetime and confirmation,
-    /// which are then absent here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, max_length = 64)]
-    pub template: Option<String>,
-    /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = OperationKindWord, required = false)]
-    pub kind: Option<OperationKind>,
-    /// For ADD_METHOD, REPLACE_METHOD and REMOVE_METHOD: the method.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = MethodWord, required = false)]
-    pub target_method: Option<Method>,
-    /// Factors required; absent where a template says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = LevelWord, required = false)]
-    pub level: Option<Level>,
-    /// Methods that may answer; empty or absent means any that reaches the level.
-    #[serde(default)]
-    #[schema(value_type = Vec<MethodWord>, required = false)]
-    pub methods: Vec<Method>,
-    /// What the user is shown, if anything. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub context: Option<Context>,
-    /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub data_to_sign: Option<Octets>,
-    /// What the user is shown after approval, if anything. Stored encrypted, not signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub post_context: Option<Context>,
-    /// What the user must confirm to approve, if anything: the answer has the number to show.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = ConfirmationWord, required = false)]
-    pub confirmation: Option<Confirmation>,
-    /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 128)]
-    pub external_id: Option<String>,
-    /// Lifetime in seconds; the application's if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 10, maximum = 86400)]
-    pub lifetime_s: Option<u32>,
+/// Declares what asks devices: the members of each, and those that all have.
+/// serde can flatten a struct into another or refuse unknown members, not both.
+macro_rules! asking {
+    ($($(#[$about:meta])* $name:ident { $($own:tt)* })*) => { $(
+        $(#[$about])*
+        #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($own)*
+            /// A template of the application. It says kind, level, methods, lifetime and confirmation,
+            /// which are then absent here.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false, max_length = 64)]
+            pub template: Option<String>,
+            /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(value_type = OperationKindWord, required = false)]
+            pub kind: Option<OperationKind>,
+            /// Factors required; absent where a template says it.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(value_type = LevelWord, required = false)]
+            pub level: Option<Level>,
+            /// Methods that may answer; empty or absent means any that reaches the level.
+            #[serde(default)]
+            #[schema(value_type = Vec<MethodWord>, required = false)]
+            pub methods: Vec<Method>,
+            /// What the user is shown, if anything. Stored encrypted.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false)]
+            pub context: Option<Context>,
+            /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false)]
+            pub data_to_sign: Option<Octets>,
+            /// What the user is shown after approval, if anything. Stored encrypted, not signed.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false)]
+            pub post_context: Option<Context>,
+            /// What the user must confirm to approve, if anything: the answer has the number to
+            /// show, which is one for all devices of a broadcast.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(value_type = ConfirmationWord, required = false)]
+            pub confirmation: Option<Confirmation>,
+            /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false, min_length = 1, max_length = 128)]
+            pub external_id: Option<String>,
+            /// Lifetime in seconds; the application's if absent.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false, minimum = 10, maximum = 86400)]
+            pub lifetime_s: Option<u32>,
+        }
+    )* };
+}
+
+asking! {
+    /// Asks a registration for an authentication.
+    CreateOperation {
+        /// The registration that is to answer.
+        #[schema(value_type = Uuid)]
+        pub registration_id: Id,
+        /// For ADD_METHOD, REPLACE_METHOD and REMOVE_METHOD: the method.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = MethodWord, required = false)]
+        pub target_method: Option<Method>,
+    }
+
+    /// Asks all active devices of a user; the first to answer wins.
+    CreateBroadcast {
+        /// The application.
+        #[schema(value_type = Uuid)]
+        pub application_id: Id,
+        /// The service provider's own name for the user.
+        #[schema(min_length = 1, max_length = 256)]
+        pub user_ref: String,
+    }
 }
 
 impl CreateOperation {
@@ -286,62 +380,7 @@ impl CreateOperation {
             lifetime_s: None,
         }
     }
-}
 
-/// Asks all active devices of a user; the first to answer wins.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateBroadcast {
-    /// The application.
-    #[schema(value_type = Uuid)]
-    pub application_id: Id,
-    /// The service provider's own name for the user.
-    #[schema(min_length = 1, max_length = 256)]
-    pub user_ref: String,
-    /// A template of the application. It says kind, level, methods, lifetime and confirmation,
-    /// which are then absent here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, max_length = 64)]
-    pub template: Option<String>,
-    /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = OperationKindWord, required = false)]
-    pub kind: Option<OperationKind>,
-    /// Factors required; absent where a template says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = LevelWord, required = false)]
-    pub level: Option<Level>,
-    /// Methods that may answer; empty or absent means any that reaches the level.
-    #[serde(default)]
-    #[schema(value_type = Vec<MethodWord>, required = false)]
-    pub methods: Vec<Method>,
-    /// What the user is shown, if anything. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub context: Option<Context>,
-    /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub data_to_sign: Option<Octets>,
-    /// What the user is shown after approval, if anything. Stored encrypted, not signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub post_context: Option<Context>,
-    /// What the user must confirm to approve, if anything; the same number at every device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = ConfirmationWord, required = false)]
-    pub confirmation: Option<Confirmation>,
-    /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 128)]
-    pub external_id: Option<String>,
-    /// Lifetime in seconds; the application's if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 10, maximum = 86400)]
-    pub lifetime_s: Option<u32>,
-}
-
-impl CreateOperation {
     /// What a broadcast asks of one device.
     #[must_use]
     pub fn from_broadcast(of: &CreateBroadcast, registration_id: Id) -> Self {

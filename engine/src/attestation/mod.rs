@@ -23,9 +23,14 @@ use crate::ids::Micros;
 use crate::key::PublicKey;
 use crate::terms::terms;
 
+pub(crate) mod activation;
 pub mod android;
+pub mod apple;
+mod cbor;
 pub mod chain;
 pub mod description;
+pub mod facts;
+pub mod lists;
 pub mod policy;
 pub(crate) mod properties;
 pub mod revocation;
@@ -94,6 +99,20 @@ terms! {
         Stale = 2 "STALE",
         /// Young enough.
         Fresh = 3 "FRESH",
+    }
+
+    /// How a registration stands with evidence, in the words of risk attributes.
+    Status {
+        /// Evidence was accepted.
+        Verified = 1 "VERIFIED",
+        /// The application asks for none.
+        NotChecked = 2 "NOT_CHECKED",
+        /// None came, and the device says that it cannot have a hardware key.
+        NotSupported = 3 "FAILED_CLIENT_NOT_SUPPORTED",
+        /// None came.
+        NotGiven = 4 "FAILED_NO_EVIDENCE",
+        /// Evidence was refused; the reason stands beside it.
+        Refused = 5 "FAILED_EVIDENCE_REFUSED",
     }
 
     /// Why evidence is refused: one word for one failure.
@@ -275,6 +294,19 @@ pub struct CertificateName {
     pub serial: Vec<u8>,
 }
 
+/// What state keeps of a registration's evidence, for risk attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// How it stands.
+    pub status: Status,
+    /// Why evidence was refused.
+    pub reason: Option<Reason>,
+    /// What was read from it.
+    pub facts: Facts,
+    /// When evidence was judged; none if none came.
+    pub at: Option<Micros>,
+}
+
 /// Everything that judging found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
@@ -355,16 +387,16 @@ impl Findings {
     }
 }
 
+/// Nothing where the condition holds, else the reason.
+fn holds(condition: bool, otherwise: Reason) -> Result<(), Reason> {
+    if condition { Ok(()) } else { Err(otherwise) }
+}
+
 /// Judges evidence of a platform. Never fails and never panics, whatever the bytes.
 #[must_use]
 pub fn judge(platform: Platform, evidence: &[u8], expected: &Expected) -> Judgement {
     match platform {
         Platform::Android => android::judge(evidence, expected),
-        // App Attest objects are not read by this version: refused, never accepted.
-        Platform::Apple => {
-            let mut findings = Findings::default();
-            findings.check("evidence", Err(Reason::EvidenceUnreadable));
-            findings.judged()
-        }
+        Platform::Apple => apple::judge(evidence, expected),
     }
 }

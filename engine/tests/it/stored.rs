@@ -12,6 +12,7 @@ use engine::ids::Id;
 use engine::reasons::{BudgetScope, Confirmation, OperationKind, ReasonGiven};
 use engine::terms::{HwKeyClientStatus, Level, Method, Verdict};
 
+use crate::attestation::{evidence, list};
 use crate::evidence::{epoch, rotation};
 use crate::world::{ADMIN, APP, BANK, PERSON, World, by, request};
 use crate::{key_change, unhex};
@@ -44,7 +45,12 @@ fn samples() -> Vec<Event> {
     let until = world.now.plus_s(60);
     let scope = BudgetScope::Source;
     world.done(Want::ExhaustCodeBudget { application: APP, scope, until, failures: 10 });
-    let id = world.active();
+    world.done(Want::TakeRevocationList(list(&[1, 2])));
+    world.configure("attestation_android_mode", "\"OPTIONAL\"");
+    let mut finish = world.started(None, "3.8");
+    finish.evidence = Some(evidence(&world, Some(engine::attestation::Reason::RootUnknown)));
+    let id = world.registration_of(&finish);
+    world.done(Want::FinishActivation(Box::new(finish)));
     let mut asked = world.operation_request(id, Level::TwoFactor);
     asked.by.request = request(1, 2);
     asked.methods = vec![Method::DevicePin];
@@ -128,11 +134,10 @@ fn change_keys(world: &mut World) {
         (OperationKind::ReplaceMethod, Some(Method::DevicePin), valid),
         (OperationKind::RemoveMethod, Some(Method::DeviceBiometric), valid),
     ] {
-        let id = match kind {
-            OperationKind::AddHwKey => {
-                world.active_without(HwKeyClientStatus::KeyGenerationFailed, "3.8")
-            }
-            _ => world.active(),
+        let id = if kind == OperationKind::AddHwKey {
+            world.active_without(HwKeyClientStatus::KeyGenerationFailed, "3.8")
+        } else {
+            world.active()
         };
         if kind == OperationKind::RemoveMethod {
             change_key(world, id, (OperationKind::AddMethod, target), valid);
