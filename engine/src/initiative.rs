@@ -38,11 +38,10 @@ pub(crate) fn begin(look: Look, at: Micros, event_id: Id, want: &BeginOperation)
     if open.any(|operation| operation.begun == Some(want.nonce_hash)) {
         return Ok(Vec::new());
     }
-    match want.kind {
-        OperationKind::Deactivation => leaving::may_begin(look, &registration, want)?,
-        OperationKind::Authentication | OperationKind::Transaction => {
-            leaves_room(look, &registration)?;
-        }
+    if want.kind == OperationKind::Deactivation {
+        leaving::may_begin(look, &registration, want)?;
+    } else {
+        leaves_room(look, &registration)?;
     }
     let offered = methods_for(&application, want.level, &[]);
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {
@@ -69,7 +68,13 @@ fn allowed(application: &Application, kind: OperationKind) -> Result<(), Refusal
         OperationKind::Authentication if application.config.allow_device_initiated => Ok(()),
         OperationKind::Authentication => Err(Refusal::DeviceMayNotBegin),
         OperationKind::Deactivation => Ok(()),
-        OperationKind::Transaction => {
+        OperationKind::Transaction
+        | OperationKind::AddHwKey
+        | OperationKind::RotateHwKey
+        | OperationKind::ReplaceHwKey
+        | OperationKind::AddMethod
+        | OperationKind::ReplaceMethod
+        | OperationKind::RemoveMethod => {
             let expected = "must be one that a device begins";
             Err(Refusal::Invalid { field: "kind", expected })
         }

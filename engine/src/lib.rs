@@ -26,6 +26,7 @@ pub mod ids;
 pub mod initiative;
 pub mod inverse;
 pub mod key;
+pub mod key_change;
 pub mod leaving;
 pub mod machine;
 pub mod naming;
@@ -62,7 +63,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 7;
+    const STATE_VERSION: u32 = 9;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

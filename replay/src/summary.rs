@@ -46,6 +46,15 @@ pub fn summary(event: &Event) -> String {
         Event::ActivationCancelled(e) => format!("activation {}: {}", e.activation, e.reason),
         Event::RegistrationLocked(e) => e.reason.to_string(),
         Event::RegistrationDeactivated(e) => e.reason.to_string(),
+        Event::HardwareKeyAdded(e) => format!("operation {}", e.operation),
+        Event::HardwareKeyRotated(e) => format!("operation {}", e.operation),
+        Event::HardwareKeyReplaced(e) if e.unproven_device => {
+            format!("operation {}, without a signature by the lost key", e.operation)
+        }
+        Event::HardwareKeyReplaced(e) => format!("operation {}", e.operation),
+        Event::MethodAdded(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::MethodReplaced(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::MethodRemoved(e) => format!("operation {}: {}", e.operation, e.method),
         Event::DeviceNamed(e) => {
             let by = if e.by.is_some() { "the service provider" } else { "the device" };
             format!("by {by}{}", if e.named { "" } else { ": no name" })

@@ -84,6 +84,8 @@ pub struct ActivationOptions {
     pub risk_data: Option<Vec<u8>>,
     /// Evidence that the hardware key is in hardware.
     pub evidence: Evidence,
+    /// What the user calls the phone.
+    pub name: Option<String>,
 }
 
 impl Redemption {
@@ -248,6 +250,7 @@ impl Activating {
             previous: previous
                 .map_or(Ok(PreviousSignatures::default()), |old| vouch(old, &signed))?,
             device_token: Octets32(*fresh.token.bytes()),
+            device_name: options.name.clone(),
             client_data,
             risk_data,
             attestation,
@@ -488,7 +491,7 @@ pub(super) fn salted(octets: Option<&[u8]>, entropy: &dyn Entropy) -> Option<Sal
     octets.map(|octets| Salted { salt: Octets32(random(entropy)), octets: Octets(octets.to_vec()) })
 }
 
-fn check_pin(pin: &str, policy: &PinPolicy) -> Result<(), DeviceError> {
+pub(super) fn check_pin(pin: &str, policy: &PinPolicy) -> Result<(), DeviceError> {
     let (symbols, belongs): (_, fn(char) -> bool) = match policy.kind {
         PinType::Numeric => ("digits", |symbol| symbol.is_ascii_digit()),
         PinType::Alphanumeric => {

@@ -217,6 +217,10 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub user_ref: Option<String>,
+    /// What the device is called, if it has a name; absent once the user was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_name: Option<String>,
     /// Where it stands.
     #[schema(value_type = RegistrationStateWord)]
     pub state: RegistrationState,
@@ -261,6 +265,27 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub last_used_at: Option<Moment>,
+}
+
+/// The registrations of a user that are not over, by their ids.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Registrations {
+    /// The registrations.
+    pub items: Vec<Registration>,
+    /// The last one, if there are more: `after` of the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    pub next: Option<Id>,
+}
+
+/// What a device is called.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceName {
+    /// The name, 1 to 64 characters; absent to have none. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 64)]
+    pub device_name: Option<String>,
 }
 
 /// Why a registration is locked or deactivated.
@@ -349,6 +374,10 @@ asking! {
         /// The registration that is to answer.
         #[schema(value_type = Uuid)]
         pub registration_id: Id,
+        /// For ADD_METHOD, REPLACE_METHOD and REMOVE_METHOD: the method.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = MethodWord, required = false)]
+        pub target_method: Option<Method>,
     }
 
     /// Asks all active devices of a user; the first to answer wins.
@@ -370,6 +399,7 @@ impl CreateOperation {
             registration_id,
             template: None,
             kind: None,
+            target_method: None,
             level: Some(level),
             methods: Vec::new(),
             context: None,
@@ -388,6 +418,7 @@ impl CreateOperation {
             registration_id,
             template: of.template.clone(),
             kind: of.kind,
+            target_method: None,
             level: of.level,
             methods: of.methods.clone(),
             context: of.context.clone(),
@@ -478,6 +509,10 @@ pub struct Operation {
     /// What it asks for.
     #[schema(value_type = OperationKindWord)]
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub target_method: Option<Method>,
     /// The service provider's own id for it, if it gave one; absent once the user was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

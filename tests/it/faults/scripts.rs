@@ -243,6 +243,7 @@ impl World {
             said: Decision::Approve.into(),
             declared,
             body_digest,
+            new_key: None,
             keys_at,
             verifications,
             sealed: Vec::new(),

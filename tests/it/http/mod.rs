@@ -8,6 +8,7 @@ mod expiry;
 mod failures;
 mod flows;
 mod idempotency;
+mod key_changes;
 mod leaving;
 mod limits;
 mod lookalikes;

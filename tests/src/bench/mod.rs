@@ -181,7 +181,6 @@ fn measure(base: &Path, plan: Plan, benches: &[Bench]) -> Outcome<Report> {
         start: None,
         server: None,
         evidence: None,
-        name: Vec::new(),
     };
     if report.machine.is_memory() {
         eprintln!("bench: {} is in memory: syncing costs nothing there", base.display());
