@@ -17,7 +17,8 @@ use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
-    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, RegistrationState, UserRole,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState,
+    RegistrationState, UserRole,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use crate::transcript::Said;

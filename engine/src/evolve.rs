@@ -17,8 +17,7 @@ use crate::entries::{
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
     ApplicationCreatedV1, AuthenticationJudgedV1, DeviceNamedV1, ErasureOrderedV1, Event,
-    MethodKeyV1,
-    OperationBegunV1, OperationCreatedV1,
+    MethodKeyV1, OperationBegunV1, OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;

@@ -7,8 +7,8 @@
 use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation, StartActivation,
-    StartAuthentication, StartLog, TakeRevocationList, Want,
+    FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation,
+    StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;

@@ -174,8 +174,7 @@ pub(crate) fn finish_activation(
     let judged = judge(&application, &activation, &registration, &version, want);
     let accepted = judged.failure.is_none();
     let id = activation.registration;
-    let mut plan =
-        Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
     if accepted && !want.name.is_empty() {
         plan = naming::named(plan, id, &registration, None, &want.name);
     }
@@ -360,7 +359,11 @@ fn cancelled(
 }
 
 /// The registration, if the caller may manage it.
-pub(crate) fn managed(look: Look, by: &Actor, id: Id) -> Result<std::sync::Arc<Registration>, Refusal> {
+pub(crate) fn managed(
+    look: Look,
+    by: &Actor,
+    id: Id,
+) -> Result<std::sync::Arc<Registration>, Refusal> {
     // An unknown registration has no application: ask for one that does not exist.
     let registration = look.registration(id);
     let application = registration.as_ref().map_or(Id::NIL, |known| known.application);

@@ -19,8 +19,8 @@ use super::{Exit, report};
 use crate::device::{
     ActivationOptions, Answering, AuthenticationOptions, Client, ClientError, DeviceError,
     Hardware, HardwareFault, Misbehaviour, NewKey, Offer, Outcome, Phone, Redemption, Repetition,
-    SoftwareFault, StateError, authenticate_start, begin, load, name, pending as pending_operations,
-    printable, save_new, save_over,
+    SoftwareFault, StateError, authenticate_start, begin, load, name,
+    pending as pending_operations, printable, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
 use crate::wire::QrPayload;

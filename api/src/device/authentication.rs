@@ -18,9 +18,9 @@ use super::misbehaviour::{Misbehaviour, Repetition};
 use super::phone::{HardwareKey, Phone, message};
 use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
-    BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication, ListPending, NameDevice,
-    NamedDevice,
-    Pending, PendingOperation, Shown, Signatures, StartAuthentication, StartedAuthentication,
+    BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication, ListPending,
+    NameDevice, NamedDevice, Pending, PendingOperation, Shown, Signatures, StartAuthentication,
+    StartedAuthentication,
 };
 use crate::wire::{Octets, Octets32};
 

@@ -31,7 +31,8 @@ use engine::version::NotAVersion;
 pub use activation::{Activating, ActivationOptions, Hardware, Offer, Redemption, activate};
 pub use attestation::{Evidence, PACKAGE, TestCa};
 pub use authentication::{
-    Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, begin, name, pending,
+    Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, begin, name,
+    pending,
 };
 pub use client::{Client, ClientError, Refusal};
 pub(crate) use client::{agent, is_https};

@@ -83,9 +83,7 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/registrations/{id}/lock").post(registrations::lock))
         .service(web::resource("/v1/registrations/{id}/unlock").post(registrations::unlock))
         .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
-        .service(
-            web::resource("/v1/registrations/{id}/name").post(naming::by_service_provider),
-        )
+        .service(web::resource("/v1/registrations/{id}/name").post(naming::by_service_provider))
         .service(web::resource("/v1/users/{user_ref}").delete(users::erase))
         .service(web::resource("/v1/users/{user_ref}/registrations").get(users::registrations))
         .service(web::resource("/v1/broadcasts").post(broadcasts::create))

@@ -4,8 +4,8 @@ use engine::attestation;
 use engine::ids::Id;
 use engine::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, Confirmation,
-    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RegistrationState,
-    RejectReason,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven,
+    RegistrationState, RejectReason,
 };
 use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,10 @@ use utoipa::ToSchema;
 use super::words::{
     ActivationFailureWord, ActivationStateWord, AttestationReasonWord, AttestationStatusWord,
     AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord,
-    DeactivationReasonWord, DecisionWord,
-    EnvironmentWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
-    ListStateWord, LockReasonWord, MethodWord, OperationKindWord, OperationStateWord,
-    ProvisioningWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, SecurityLevelWord,
-    Uuid,
+    DeactivationReasonWord, DecisionWord, EnvironmentWord, ErasureReasonWord,
+    HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord, ListStateWord, LockReasonWord,
+    MethodWord, OperationKindWord, OperationStateWord, ProvisioningWord, ReasonGivenWord,
+    RegistrationStateWord, RejectReasonWord, SecurityLevelWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 

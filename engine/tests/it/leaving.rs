@@ -75,7 +75,11 @@ fn saying_no_or_signing_wrongly_leaves_the_registration_as_it_is() {
     let judged = world.judged(operation, Method::Device, [Some(Verdict::Invalid), None, OK]);
     assert_eq!(judged.failure, Some(AuthenticationFailure::SoftwareSignatureInvalid));
     let judged = world.judged(operation, Method::Device, [OK, None, None]);
-    assert_eq!(judged.failure, Some(AuthenticationFailure::HwKeyCheckFailed), "a key on file signs");
+    assert_eq!(
+        judged.failure,
+        Some(AuthenticationFailure::HwKeyCheckFailed),
+        "a key on file signs"
+    );
     world.start(operation).unwrap();
     let mut answer = world.answer(operation, Method::Device, [OK, None, OK]);
     answer.said = Decision::Reject.into();

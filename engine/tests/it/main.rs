@@ -15,6 +15,7 @@ mod erasure;
 mod evidence;
 mod key_change;
 mod leaving;
+mod naming;
 mod nist;
 mod operations;
 mod proofs;

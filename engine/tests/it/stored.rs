@@ -88,6 +88,12 @@ fn samples() -> Vec<Event> {
         client_version: "3.8".into(),
     }));
     world.done(Want::CancelOperation { by: by(BANK), operation });
+    world.done(Want::NameDevice(engine::command::NameDevice {
+        by: None,
+        registration: id,
+        named: true,
+        sealed: vec![7; 20],
+    }));
     let devices = [id, world.active()];
     let asks = world.broadcast_request(&devices);
     let answered = asks[0].operation;

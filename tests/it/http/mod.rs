@@ -12,6 +12,7 @@ mod key_changes;
 mod leaving;
 mod limits;
 mod lookalikes;
+mod naming;
 mod operations;
 mod parser;
 mod races;
