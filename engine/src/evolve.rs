@@ -511,7 +511,8 @@ impl Changes<'_> {
             if payload.by.is_some() {
                 return;
             }
-            if at < registration.names_since.plus_s(NAMES_WINDOW_S) {
+            let until = registration.names_since.plus_s(NAMES_WINDOW_S);
+            if registration.names > 0 && at < until {
                 registration.names = registration.names.saturating_add(1);
             } else {
                 registration.names_since = at;
