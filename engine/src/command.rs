@@ -126,6 +126,8 @@ pub enum Want {
     ExpireActivation(Id),
     /// Let an operation expire.
     ExpireOperation(Id),
+    /// Release the lock of a registration if its time is over.
+    ReleaseLock(Id),
     /// Order the erasure of a person.
     OrderErasure(OrderErasure),
     /// Record that a person's key is destroyed.
