@@ -315,6 +315,7 @@ fn authenticate(
         registration: REGISTRATION,
         application: APPLICATION,
         broadcast: None,
+        begun: None,
         kind: engine::reasons::OperationKind::Authentication,
         matching: None,
         external_id: false,
