@@ -11,6 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::lists::{ListEntry, ListName};
+use crate::attestation::{CertificateName, Facts, Platform, Reason, Status};
 use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -244,6 +246,10 @@ pub struct ActivationJudgedV1 {
     pub body_digest: Bytes32,
     /// The signatures that were checked.
     pub verifications: Vec<VerificationV1>,
+    /// How the activation stands with attestation evidence.
+    pub attestation: Status,
+    /// What was found of evidence that came; none if it was not looked at.
+    pub evidence: Option<EvidenceJudgedV1>,
     /// The configuration in force.
     pub config_version: u64,
     /// The strategy in force.
@@ -570,6 +576,41 @@ impl EpochBegunV1 {
     }
 }
 
+/// Attestation evidence that was judged. The evidence itself is sealed, as the
+/// device sent it; the hash in the same event is of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceJudgedV1 {
+    /// Whose evidence it is, by the device's own word.
+    pub platform: Platform,
+    /// The time at which its dates were judged.
+    pub judged_at: Micros,
+    /// The configuration whose policy it was judged under.
+    pub config_version: u64,
+    /// The revocation list it was judged with, if there was one.
+    pub list: Option<ListName>,
+    /// Why it was refused; none if it was accepted.
+    pub reason: Option<Reason>,
+    /// Issuer and serial of every certificate but the leaf.
+    pub authorities: Vec<CertificateName>,
+    /// What risk attributes report of it.
+    pub facts: Facts,
+}
+
+/// A part of a revocation list that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationListTakenV1 {
+    /// Who took it over.
+    pub by: Actor,
+    /// SHA-256 of the file.
+    pub hash: Bytes32,
+    /// Which part this is, from 0.
+    pub part: u32,
+    /// How many there are.
+    pub parts: u32,
+    /// Its entries, by ascending serial.
+    pub entries: Vec<ListEntry>,
+}
+
 /// A lock after too many failures ended because its time was over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockReleasedV1 {
@@ -701,5 +742,6 @@ registry! {
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
+    RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
     LockReleased(LockReleasedV1) = 85 schema 1,
 }

@@ -60,7 +60,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 7;
+    const STATE_VERSION: u32 = 8;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -199,6 +199,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
             registration::expire_activation(look, at, id, *activation)
         }
         Want::ExpireOperation(operation) => operation::expire(look, at, id, *operation),
+        Want::TakeRevocationList(want) => attestation::lists::take(look, id, want),
         Want::ReleaseLock(registration) => timed_lock::release(look, at, id, *registration),
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),

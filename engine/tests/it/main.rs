@@ -6,6 +6,7 @@
 mod agreement;
 mod android;
 mod android_rules;
+mod attestation;
 mod broadcasts;
 mod documented_strategy;
 mod erasure;
