@@ -6,6 +6,8 @@
 mod agreement;
 mod android;
 mod android_rules;
+mod apple;
+mod apple_rules;
 mod attestation;
 mod broadcasts;
 mod documented_strategy;
