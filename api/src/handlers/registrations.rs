@@ -153,6 +153,7 @@ pub(super) fn view(
         device_name: name_of(call, registration, OpenedFor::ServiceProvider)?,
         state: registration.state,
         lock_reason: registration.lock_reason,
+        lock_release_at: registration.release_at.map(Moment),
         deactivation_reason: registration.deactivation_reason,
         software_keys,
         hardware_key: hardware_key.transpose()?,

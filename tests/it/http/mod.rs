@@ -18,4 +18,5 @@ mod parser;
 mod races;
 mod restarts;
 mod strategies;
+mod timed_locks;
 pub(crate) mod world;
