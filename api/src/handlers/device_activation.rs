@@ -199,7 +199,8 @@ impl Answer<'_> {
         registration: &entries::Registration,
     ) -> Result<Vec<u8>, ApiError> {
         let Some(name) = &self.body.device_name else { return Ok(Vec::new()) };
-        sealed_name(call, event_id.nth(1), stream, registration, name)
+        let sealed = sealed_name(call, event_id.nth(1), stream, registration, name)?;
+        Ok(sealed.unwrap_or_default())
     }
 
     fn attestation_hash(&self) -> Hash {

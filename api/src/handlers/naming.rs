@@ -82,29 +82,28 @@ fn naming(
     name: Option<&str>,
 ) -> Result<Command, ApiError> {
     let event_id = call.fresh_event_id();
-    let sealed = name.map(|name| sealed_name(call, event_id, id, registration, name));
-    let sealed = sealed.transpose()?.unwrap_or_default();
+    let sealed = match name {
+        Some(name) => sealed_name(call, event_id, id, registration, name)?
+            .ok_or_else(|| ApiError::new(Code::RegistrationState).detail("its user was erased"))?,
+        None => Vec::new(),
+    };
     let named = name.is_some();
     let want = command::NameDevice { by, registration: id, named, sealed };
     Ok(Command { event_id, want: Want::NameDevice(want) })
 }
 
-/// A name, sealed for the event of this id.
-///
-/// # Errors
-///
-/// [`Code::RegistrationState`] if its user was erased.
+/// A name, sealed for the event of this id; none if its user was erased.
 pub(super) fn sealed_name(
     call: &Call,
     event_id: Id,
     id: Id,
     registration: &Registration,
     name: &str,
-) -> Result<Vec<u8>, ApiError> {
-    let erased = || ApiError::new(Code::RegistrationState).detail("its user was erased");
-    let subject = sealing::subject_key(&call.keys, registration.subject)?.ok_or_else(erased)?;
+) -> Result<Option<Vec<u8>>, ApiError> {
+    let subject = sealing::subject_key(&call.keys, registration.subject)?;
     let name = SealedNameV1 { name: name.to_owned() };
-    Ok(sealing::seal::<DeviceNamedV1>(&subject, event_id, id, &name))
+    let seal = |subject| sealing::seal::<DeviceNamedV1>(&subject, event_id, id, &name);
+    Ok(subject.map(seal))
 }
 
 /// What the device is called; none if it has no name, or its user was erased.

@@ -67,7 +67,7 @@ fn a_list_shows_whose_user_it_is_and_nobody_where_nobody_is_known() {
 fn without_the_token_nobody_names_a_phone_and_what_is_no_name_is_refused() {
     let world = World::start();
     let side = world.side();
-    let phone = side.phone(&called("Pixel"));
+    let phone = side.phone(&ActivationOptions::default());
     let records = side.status().records;
     let ask = |registration: &str, device_name: &str| {
         let token = Octets(vec![7; 32]);
