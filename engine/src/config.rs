@@ -350,7 +350,7 @@ pub const PROPERTIES: &[Property] = &[
         attestation.android.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo."
     ),
     choice!(
         "attestation_apple_mode",
@@ -378,7 +378,25 @@ pub const PROPERTIES: &[Property] = &[
         attestation.apple.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo."
+    ),
+    Property {
+        name: "attestation_test_environment",
+        about: "Whether the application is for tests only, and may trust test authorities.",
+        set: |config, value| {
+            let test = value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            config.attestation.test_environment = test;
+            Ok(())
+        },
+        get: |config| json!(config.attestation.test_environment),
+    },
+    list!(
+        "attestation_test_roots",
+        attestation.test_roots,
+        properties::root,
+        |key| json!(properties::base64url(key)),
+        "Keys of test authorities, as base64url of SubjectPublicKeyInfo. Empty unless \
+         attestation_test_environment is true."
     ),
 ];
 
@@ -438,6 +456,12 @@ impl Config {
             errors.push(ConfigError::Invalid {
                 property: "attestation_apple_app_ids",
                 expected: "must name an App ID while attestation_apple_mode is not OFF".into(),
+            });
+        }
+        if !self.attestation.test_environment && !self.attestation.test_roots.is_empty() {
+            errors.push(ConfigError::Invalid {
+                property: "attestation_test_roots",
+                expected: "must be empty unless attestation_test_environment is true".into(),
             });
         }
         errors

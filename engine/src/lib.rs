@@ -60,7 +60,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 7;
+    const STATE_VERSION: u32 = 8;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

@@ -307,17 +307,26 @@ pub(crate) enum Forger {
 
 /// A log with these records, every hash right, in a folder of its own.
 pub(crate) fn forged(commands: Vec<Vec<Record>>, forger: Forger) -> tempfile::TempDir {
+    forged_under(ORIGIN, commands, forger)
+}
+
+/// The same under another origin line.
+pub(crate) fn forged_under(
+    origin: &str,
+    commands: Vec<Vec<Record>>,
+    forger: Forger,
+) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(
         std::sync::Arc::new(RealDisk),
         &folder.path().join("log"),
-        ORIGIN,
+        origin,
         small_segments(8),
         &NoWitness,
         &*Counter::at(1),
     )
     .unwrap();
-    let mut head = Head { size: 0, chain: genesis(ORIGIN) };
+    let mut head = Head { size: 0, chain: genesis(origin) };
     let mut streams: BTreeMap<Id, StreamHead> = BTreeMap::new();
     for command in commands {
         let mut block = Block::after(&head);
@@ -390,7 +399,7 @@ fn a_record_removed_moved_or_added_is_found_however_well_the_hashes_fit() {
 }
 
 /// Changes the event of the record at `position`.
-fn alter(commands: &mut [Vec<Record>], position: u64, change: impl FnOnce(&mut Event)) {
+pub(crate) fn alter(commands: &mut [Vec<Record>], position: u64, change: impl FnOnce(&mut Event)) {
     let record =
         commands.iter_mut().flatten().find(|record| record.position.0 == position).unwrap();
     let draft = &mut record.draft;

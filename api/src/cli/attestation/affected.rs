@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use engine::attestation::revocation::{LIST_MAX, RevocationList};
 use engine::ids::Micros;
-use replay::affected::{Affected, Question, affected};
+use replay::affected::{Affected, Basis, Question, Refused, affected};
 use replay::{hex, printable, rfc3339};
 use serde_json::{Value, json};
 
@@ -30,6 +30,10 @@ pub(super) struct Arguments {
     /// JSON object of an application's properties (attestation_…)
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Key store that opens sealed evidence: keys/ or a copy of it [default: the one in the
+    /// folder, if there is one]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// Print one JSON object for each registration
     #[arg(long)]
     json: bool,
@@ -61,7 +65,8 @@ fn search(arguments: &Arguments) -> Result<Vec<Affected>, Box<dyn std::error::Er
         Some(path) => Some(policy(&bounded(path, POLICY_MAX)?)?),
         None => None,
     };
-    let question = Question { list: list.as_ref(), policy: policy.as_ref() };
+    let keys = arguments.keys.as_deref();
+    let question = Question { list: list.as_ref(), policy: policy.as_ref(), keys };
     let (found, inspected) = affected(&arguments.dir, &question)?;
     if !inspected.findings.is_empty() {
         eprintln!(
@@ -84,8 +89,15 @@ fn print(found: &[Affected], json: bool) -> io::Result<()> {
             let (serial, issuer) = (hex(&name.serial), printable(&name.issuer));
             write!(out, "; {status} {serial} of {issuer}")?;
         }
-        if let Some(reason) = affected.refused {
-            write!(out, "; the policy refuses it: {reason}")?;
+        if let Some(status) = affected.leaf {
+            write!(out, "; {status} its own certificate")?;
+        }
+        if let Some(refused) = affected.refused {
+            write!(out, "; the policy refuses it: {}", refused.as_str())?;
+        }
+        match affected.basis {
+            Basis::Evidence | Basis::Nothing => (),
+            Basis::Facts => write!(out, "; its evidence is sealed")?,
         }
         writeln!(out)?;
     }
@@ -106,6 +118,8 @@ fn in_json(affected: &Affected) -> Value {
         "position": affected.position.0,
         "at": rfc3339(affected.at),
         "certificates": certificates,
-        "refused": affected.refused,
+        "leaf": affected.leaf,
+        "refused": affected.refused.map(Refused::as_str),
+        "basis": affected.basis.as_str(),
     })
 }
