@@ -518,6 +518,19 @@ mod tests {
     }
 
     #[test]
+    fn test_authorities_are_named_in_a_test_environment_only() {
+        let root = properties::base64url(&crate::attestation::roots::GOOGLE[1]);
+        let (yes, no, roots) = (json!(true), json!(false), json!([root]));
+        let alone = Config::default().with([("attestation_test_roots", &roots)]);
+        assert_eq!(alone.unwrap_err().len(), 1);
+        let both = [("attestation_test_environment", &yes), ("attestation_test_roots", &roots)];
+        let config = Config::default().with(both).unwrap();
+        assert_eq!(config.attestation.test_roots.len(), 1);
+        assert!(config.with([("attestation_test_environment", &no)]).is_err());
+        assert!(config.with([("attestation_test_environment", &json!("true"))]).is_err());
+    }
+
+    #[test]
     fn every_property_takes_its_own_default() {
         let config = Config::default();
         for (name, value) in config.properties() {

@@ -130,6 +130,8 @@ fn after_an_erasure_the_verdict_stands_and_its_evidence_is_erased() {
 fn failing(stopped: &Stopped, change: impl FnOnce(&mut Vec<Vec<Record>>)) -> (Vec<Level>, String) {
     let mut commands = commands(&stopped.data);
     let origin = origin(&commands);
+    // Digests of state, at the end, would give away what the forger made of it.
+    commands.retain(|command| !matches!(event(&command[0]), Event::StateDigested(_)));
     change(&mut commands);
     let folder = forged_under(&origin, commands, Forger::Thorough);
     let report = by_keys(folder.path(), &stopped.keys()).unwrap();
@@ -225,7 +227,7 @@ fn evidence_that_is_not_what_the_device_sent_is_found() {
         let record = commands.iter_mut().flatten().find(|record| record.position == position);
         record.unwrap().draft.sealed.clear();
     });
-    assert_eq!(levels, [Level::Attestation]);
+    assert_eq!(levels, [Level::Records, Level::Rules, Level::Attestation]);
     assert_eq!(what, "no evidence is in the sealed part");
     // The hash is signed by the device: another one breaks its signatures too.
     let (levels, what) = altered(&stopped, 0, |judged| judged.attestation_hash[0] ^= 1);
