@@ -21,14 +21,14 @@ use crate::history::Counter;
 use crate::server::InProcess;
 
 /// A server on a clock, with an application.
-struct Timed {
+pub(super) struct Timed {
     home: tempfile::TempDir,
-    server: InProcess,
-    callers: Callers,
+    pub(super) server: InProcess,
+    pub(super) callers: Callers,
 }
 
 impl Timed {
-    fn start(clock: Arc<dyn Clock>, configuration: Value) -> Self {
+    pub(super) fn start(clock: Arc<dyn Clock>, configuration: Value) -> Self {
         let home = tempfile::tempdir().unwrap();
         let server = InProcess::start(&home.path().join("data"), clock, Arc::new(RealDisk));
         let administrator = server.administrator.clone().unwrap();
@@ -36,24 +36,24 @@ impl Timed {
         Self { home, server, callers }
     }
 
-    fn side(&self) -> Side<'_> {
+    pub(super) fn side(&self) -> Side<'_> {
         let (address, client) = (self.server.address, self.server.client());
         Side { address, callers: &self.callers, client }
     }
 
     /// Lets the writer look at the deadlines now.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(self.server.app.handle.sweep()).unwrap();
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.server.stop();
         super::world::verified(&self.home.path().join("data"));
     }
 }
 
-const NOON: u64 = 1_700_000_000_000_000;
+pub(super) const NOON: u64 = 1_700_000_000_000_000;
 
 #[test]
 fn an_operation_can_be_answered_until_its_deadline_and_at_it_no_more() {
@@ -188,9 +188,20 @@ fn failures_that_nobodys_key_signed_are_slowed_down_and_never_lock() {
 }
 
 /// Both clocks, moved apart.
-struct Hands {
+pub(super) struct Hands {
     wall: AtomicU64,
     monotonic: AtomicU64,
+}
+
+impl Hands {
+    pub(super) fn at(wall: u64) -> Arc<Self> {
+        Arc::new(Self { wall: AtomicU64::new(wall), monotonic: AtomicU64::new(0) })
+    }
+
+    /// The wall clock leaps ahead; the monotonic one does not.
+    pub(super) fn leap(&self, by_us: u64) {
+        self.wall.fetch_add(by_us, Ordering::SeqCst);
+    }
 }
 
 impl Clock for Hands {
@@ -205,12 +216,12 @@ impl Clock for Hands {
 
 #[test]
 fn a_leap_of_the_clock_is_confirmed_by_an_administrator() {
-    let hands = Arc::new(Hands { wall: AtomicU64::new(NOON), monotonic: AtomicU64::new(0) });
+    let hands = Hands::at(NOON);
     let timed = Timed::start(Arc::clone(&hands) as _, json!({}));
     let side = timed.side();
     timed.sweep();
     assert!(!side.status().clock_suspended);
-    hands.wall.fetch_add(3_600_000_000, Ordering::SeqCst);
+    hands.leap(3_600_000_000);
     timed.sweep();
     assert!(side.status().clock_suspended);
     let confirm = Request::post("/admin/v1/clock/confirm", &json!({}));
@@ -236,7 +247,7 @@ fn a_leap_of_the_clock_is_confirmed_by_an_administrator() {
     assert_eq!(confirmations(), [(by, true)]);
     let once = Request::post("/admin/v1/clock/confirm", &json!({})).once("confirm-1");
     assert_eq!(once.clone().by(&timed.callers.administrator).send(side.address).status, 204);
-    hands.wall.fetch_add(3_600_000_000, Ordering::SeqCst);
+    hands.leap(3_600_000_000);
     timed.sweep();
     assert_eq!(once.by(&timed.callers.administrator).send(side.address).status, 204);
     assert!(side.status().clock_suspended);

@@ -15,4 +15,5 @@ mod parser;
 mod races;
 mod restarts;
 mod strategies;
+mod timed_locks;
 pub(crate) mod world;
