@@ -61,7 +61,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 8;
+    const STATE_VERSION: u32 = 9;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

@@ -185,7 +185,8 @@ fn damaged_objects_and_assertions_are_judged_and_refused_without_a_panic() {
 
 #[test]
 fn damaged_lists_are_read_whole_or_not_at_all() {
-    let json = br#"{"entries":{"6681152659205225093":{"status":"REVOKED","reason":"KEY_COMPROMISE"},
+    let json =
+        br#"{"entries":{"6681152659205225093":{"status":"REVOKED","reason":"KEY_COMPROMISE"},
         "cc66e9":{"status":"SUSPENDED","expires":"2027-01-01","comment":"x"}}}"#;
     let seeds = vec![json.to_vec(), br#"{"entries":{}}"#.to_vec()];
     let mut dice = Dice(4);

@@ -92,7 +92,8 @@ pub(crate) fn run(seconds: f64, vectors: Option<&Path>) -> Outcome<Attestation> 
 
 impl Case {
     fn measured(&self, seconds: f64) -> Outcome<Row> {
-        let chain = Chain::read(&self.chain).map_err(|reason| format!("{}: {reason}", self.name))?;
+        let chain =
+            Chain::read(&self.chain).map_err(|reason| format!("{}: {reason}", self.name))?;
         let (mut judged, mut verified, mut count) = (0, 0, 0);
         // In turns, so that whatever disturbs disturbs both.
         while ((judged + verified) as f64) < seconds * 1e9 {
