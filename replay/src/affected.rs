@@ -18,7 +18,7 @@ use engine::attestation::{
 };
 use engine::events::{Event, EvidenceJudgedV1};
 use engine::ids::{Id, Micros, Position};
-use engine::key::PublicKey;
+use engine::key::{KeyId, PublicKey};
 use engine::machine::Record;
 
 use crate::evidence::{Keys, Opened};
@@ -36,6 +36,8 @@ pub struct Affected {
     pub position: Position,
     /// When that was.
     pub at: Micros,
+    /// The hardware key that this is about, if it has one.
+    pub hardware_key: Option<KeyId>,
     /// Authorities of its evidence that are on the list.
     pub certificates: Vec<(CertificateName, ListStatus)>,
     /// What the list says of the leaf; none too where it could not be looked at.
@@ -147,6 +149,11 @@ fn about(
         application: recorded.application,
         position: record.position,
         at: record.time,
+        hardware_key: recorded
+            .hardware_key
+            .filter(|_| hw_key_stored)
+            .and_then(|key| key.check().ok())
+            .map(|key| key.id()),
         certificates: Vec::new(),
         leaf: None,
         refused: None,

@@ -1,23 +1,24 @@
 //! Attestation through the whole server: the phone's test CA, what a service
 //! provider sees, revocation lists.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use api::device::{
-    ActivationOptions, AuthenticationOptions, Evidence, Hardware, PACKAGE, Phone, TestCa, activate,
-    authenticate,
+    ActivationOptions, AuthenticationOptions, Evidence, Hardware, PACKAGE, Phone, Redemption,
+    TestCa, activate, authenticate,
 };
 use api::wire::Octets;
 use api::wire::admin::RevocationList as TakenList;
 use api::wire::device::FinishedActivation;
-use api::wire::provider::{Activation, Attestation};
+use api::wire::provider::{Activation, Attestation, RequestedActivation};
 use engine::attestation::policy::{Mode, ProvisioningRule};
 use engine::attestation::revocation::{LIST_MAX, ListStatus, RevocationList};
 use engine::attestation::{
     BootState, ListState, Platform, Policy, Provisioning, Reason, SecurityLevel, Status,
 };
-use engine::ids::Micros;
-use engine::reasons::ActivationFailure;
+use engine::ids::{Id, Micros};
+use engine::reasons::{ActivationFailure, LockReason, RegistrationState};
 use replay::affected::{Basis, Question, Refused, affected};
 use serde_json::{Value, json};
 
@@ -370,4 +371,64 @@ fn a_list_as_long_as_a_makers_is_taken_over_whatever_other_requests_may_have() {
     let longest = longest.octets(blanks.as_bytes()).by(&world.callers.administrator);
     assert_eq!(world.send(&longest).status, 422);
     world.stop_and_verify();
+}
+
+#[test]
+fn what_a_search_finds_is_locked_as_events_unless_its_key_has_changed_since() {
+    let (world, ca) = world("OPTIONAL", json!({}));
+    let made = with(Evidence::Made(ca.clone()));
+    let (kept, changed) =
+        (activated(&world, &made).0.unwrap(), activated(&world, &made).0.unwrap());
+    let copied = tempfile::tempdir().unwrap();
+    crate::replay::copy(&world.data().join("log"), &copied.path().join("log"));
+    let side = world.side();
+    let again = format!("/v1/registrations/{}/activations", changed.registration_id());
+    let requested: RequestedActivation = side.bank_posts(&again, &json!({})).ok();
+    let redemption = Redemption::by_code(side.callers.application, &requested.code, None, CHANCE);
+    let renewed = activate(&side.client, &redemption.unwrap(), &made, Some(&changed), CHANCE);
+    assert!(renewed.unwrap().1.accepted);
+
+    let file = |name: &str, text: &str| {
+        let path = world.home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let revoked = json!({ "entries": { root_serial(&ca): { "status": "REVOKED" } } });
+    let list = file("list.json", &revoked.to_string());
+    let lock = |key: &str| {
+        let key = file("key", key);
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_keytrail-tested"))
+            .args(["attestation", "affected", "--json", "--lock", "--server"])
+            .arg(format!("http://{}", world.address()))
+            .args(["--list".as_ref(), list.as_os_str(), "--api-key-file".as_ref(), key.as_os_str()])
+            .arg(copied.path())
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(out.stdout).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let became = lines.map(|line| {
+            let id: Id = serde_json::from_value(line["registration_id"].clone()).unwrap();
+            (id, line["lock"].as_str().unwrap().to_owned())
+        });
+        (out.status.code(), became.collect::<BTreeMap<_, _>>())
+    };
+    let became = |kept_word: &str, changed_word: &str| {
+        let words =
+            [(kept.registration_id(), kept_word), (changed.registration_id(), changed_word)];
+        words.map(|(id, word)| (id, word.to_owned())).into()
+    };
+    // Who is no service provider locks nothing.
+    assert_eq!(lock(&world.callers.administrator), (Some(2), became("FAILED", "FAILED")));
+    for _ in 0..2 {
+        assert_eq!(lock(&world.callers.bank), (Some(1), became("LOCKED", "OTHER_KEY")));
+    }
+    let locked = side.seen_registration(kept.registration_id());
+    assert_eq!(locked.lock_reason, Some(LockReason::KeyDistrusted));
+    let open = side.seen_registration(changed.registration_id());
+    assert_eq!((open.state, open.lock_reason), (RegistrationState::Active, None));
+    let path = format!("/v1/registrations/{}/unlock", kept.registration_id());
+    side.bank_posts(&path, &json!({})).ok::<Value>();
+    drop(side);
+    let report = world.stop_and_verify();
+    assert_eq!(report.events["RegistrationLocked"], 1, "locked once, however often it was asked");
 }
