@@ -31,7 +31,7 @@ pub(crate) const DEVICE_KEY: KeyBytes = KeyBytes { x: [1; 32], y: [1; 32] };
 pub(crate) const PIN_KEY: KeyBytes = KeyBytes { x: [2; 32], y: [2; 32] };
 pub(crate) const HARDWARE_KEY: KeyBytes = KeyBytes { x: [3; 32], y: [3; 32] };
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct State(pub(crate) BTreeMap<Key, Arc<Entry>>);
 
 impl Entries<Keytrail> for State {
@@ -40,7 +40,7 @@ impl Entries<Keytrail> for State {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) records: Vec<Record>,

@@ -21,14 +21,14 @@ use crate::history::Counter;
 use crate::server::InProcess;
 
 /// A server on a clock, with an application.
-struct Timed {
+pub(super) struct Timed {
     home: tempfile::TempDir,
-    server: InProcess,
-    callers: Callers,
+    pub(super) server: InProcess,
+    pub(super) callers: Callers,
 }
 
 impl Timed {
-    fn start(clock: Arc<dyn Clock>, configuration: Value) -> Self {
+    pub(super) fn start(clock: Arc<dyn Clock>, configuration: Value) -> Self {
         let home = tempfile::tempdir().unwrap();
         let server = InProcess::start(&home.path().join("data"), clock, Arc::new(RealDisk));
         let administrator = server.administrator.clone().unwrap();
@@ -36,24 +36,31 @@ impl Timed {
         Self { home, server, callers }
     }
 
-    fn side(&self) -> Side<'_> {
+    pub(super) fn side(&self) -> Side<'_> {
         let (address, client) = (self.server.address, self.server.client());
         Side { address, callers: &self.callers, client }
     }
 
     /// Lets the writer look at the deadlines now.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(self.server.app.handle.sweep()).unwrap();
     }
 
-    fn stop(self) {
+    /// Every event of the log.
+    pub(super) fn events(&self) -> Vec<Event> {
+        let head = self.server.app.log.head().size;
+        let records = self.server.app.log.read(Position(0), head as usize).unwrap();
+        records.iter().map(|record| api::call::event_of(record).unwrap()).collect()
+    }
+
+    pub(super) fn stop(self) {
         self.server.stop();
         super::world::verified(&self.home.path().join("data"));
     }
 }
 
-const NOON: u64 = 1_700_000_000_000_000;
+pub(super) const NOON: u64 = 1_700_000_000_000_000;
 
 #[test]
 fn an_operation_can_be_answered_until_its_deadline_and_at_it_no_more() {
@@ -219,9 +226,7 @@ fn a_leap_of_the_clock_is_confirmed_by_an_administrator() {
     assert!(!side.status().clock_suspended);
     // Who said so stands in the log; a repeat says nothing again, and ends nothing.
     let confirmations = || {
-        let head = timed.server.app.log.head().size;
-        let records = timed.server.app.log.read(Position(0), head as usize).unwrap();
-        let events = records.iter().map(|record| api::call::event_of(record).unwrap());
+        let events = timed.events().into_iter();
         events
             .filter_map(|event| match event {
                 Event::ClockConfirmed(confirmed) => {
