@@ -365,6 +365,8 @@ pub struct ChallengeIssuedV1 {
     pub challenge: Bytes32,
     /// The client's version as it declared it.
     pub client_version: String,
+    /// Whether the device has shown that a push woke it.
+    pub push_confirmed: bool,
 }
 
 /// An answer to a challenge was judged, for better or worse.
@@ -608,6 +610,13 @@ pub struct RevocationListTakenV1 {
     pub entries: Vec<ListEntry>,
 }
 
+/// Where pushes for a registration go was said by its device. The address is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAddressSetV1 {
+    /// Whether there is an address now; else it was removed.
+    pub present: bool,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -729,6 +738,7 @@ registry! {
     OperationCancelled(OperationCancelledV1) = 54 schema 1,
     OperationAnsweredElsewhere(OperationAnsweredElsewhereV1) = 55 schema 1,
     OperationBegun(OperationBegunV1) = 56 schema 1,
+    PushAddressSet(PushAddressSetV1) = 57 schema 1,
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,

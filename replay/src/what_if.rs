@@ -529,7 +529,8 @@ fn subject(want: &Want) -> Option<Subject> {
         Want::ExpireOperation(operation) => Some(Subject::Thing(Operation, *operation)),
         Want::LockRegistration { .. }
         | Want::UnlockRegistration { .. }
-        | Want::DeactivateRegistration { .. } => Some(Subject::Registration),
+        | Want::DeactivateRegistration { .. }
+        | Want::SetPushAddress(_) => Some(Subject::Registration),
     }
 }
 

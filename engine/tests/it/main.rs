@@ -16,6 +16,7 @@ mod evidence;
 mod nist;
 mod operations;
 mod proofs;
+mod push;
 mod races;
 mod rules;
 mod scripts;

@@ -261,8 +261,9 @@ fn holds(mut contest: Contest, order: &[Contender]) {
         assert_eq!(ended, [contest.world.operation(operation).state], "{order:?}: one outcome");
     }
     let won = contest.operations.map(|operation| contest.world.operation(operation).state);
-    let accepted =
-        |state: &&OperationState| matches!(state, OperationState::Completed | OperationState::Rejected);
+    let accepted = |state: &&OperationState| {
+        matches!(state, OperationState::Completed | OperationState::Rejected)
+    };
     assert!(won.iter().filter(accepted).count() <= 1, "{order:?}: the question has two answers");
 }
 

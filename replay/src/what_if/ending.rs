@@ -51,6 +51,8 @@ impl Why {
         match refusal {
             // What the configuration itself refuses.
             Refusal::ClientTooOld
+            | Refusal::NoPushAddress
+            | Refusal::PushNotConfirmed
             | Refusal::CodeTooShort { .. }
             | Refusal::NoMethodFits
             | Refusal::MethodNotOffered
@@ -136,6 +138,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::ErasureOrdered(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
+        | Event::PushAddressSet(_)
         | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)

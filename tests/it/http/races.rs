@@ -259,9 +259,7 @@ fn against(timed: &Timed, phone: &Phone, operation: Id, what: Against) -> Reques
     let registration = phone.registration_id();
     let reason = json!({ "reason": "DEVICE_LOST" });
     let request = match what {
-        Against::Cancel => {
-            Request::post(&format!("/v1/operations/{operation}/cancel"), &json!({}))
-        }
+        Against::Cancel => Request::post(&format!("/v1/operations/{operation}/cancel"), &json!({})),
         Against::Lock => Request::post(&format!("/v1/registrations/{registration}/lock"), &reason),
         Against::Deactivate => {
             Request::post(&format!("/v1/registrations/{registration}/deactivate"), &reason)
