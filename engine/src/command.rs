@@ -132,6 +132,8 @@ pub enum Want {
     ExpireOperation(Id),
     /// Take a revocation list over.
     TakeRevocationList(TakeRevocationList),
+    /// Release the lock of a registration if its time is over.
+    ReleaseLock(Id),
     /// Order the erasure of a person.
     OrderErasure(OrderErasure),
     /// Record that a person's key is destroyed.

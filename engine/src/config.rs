@@ -48,6 +48,9 @@ pub struct Config {
     pub pin_type: PinType,
     /// Counted failures after which a registration is locked.
     pub failures_allowed: u32,
+    /// How long the first lock after too many failures lasts, in seconds; none
+    /// means until someone unlocks.
+    pub lock_duration_s: Option<u32>,
     /// How long an operation may be answered unless it says otherwise, in seconds.
     pub operation_lifetime_s: u32,
     /// What common operations ask for, by name.
@@ -86,6 +89,7 @@ impl Default for Config {
             pin_length_max: 12,
             pin_type: PinType::Numeric,
             failures_allowed: 3,
+            lock_duration_s: None,
             operation_lifetime_s: 300,
             operation_templates: Vec::new(),
             allow_device_initiated: false,
@@ -147,6 +151,21 @@ macro_rules! number {
                 Ok(())
             },
             get: |config| json!(config.$($field).+),
+        }
+    };
+}
+
+/// A numeric property with its range, or null for none.
+macro_rules! number_or_null {
+    ($field:ident, $range:expr, $about:literal) => {
+        Property {
+            name: stringify!($field),
+            about: $about,
+            set: |config, value| {
+                config.$field = number_or_none(value, $range)?;
+                Ok(())
+            },
+            get: |config| json!(config.$field),
         }
     };
 }
@@ -232,6 +251,11 @@ pub const PROPERTIES: &[Property] = &[
     number!(pin_length_max, 4..=32, "Longest PIN, in characters. Enforced by the device."),
     choice!(pin_type, PinType, "What a PIN consists of. Enforced by the device."),
     number!(failures_allowed, 1..=20, "Counted failures after which a registration is locked."),
+    number_or_null!(
+        lock_duration_s,
+        60..=2_592_000,
+        "How long the first lock after too many failures lasts, in seconds, or null: until unlocked."
+    ),
     number!(
         operation_lifetime_s,
         30..=86_400,
@@ -463,6 +487,20 @@ fn first_with_hardware_keys() -> ClientVersion {
     ClientVersion::parse("3.8").expect("a version")
 }
 
+/// A number of `range`, or none for JSON's null.
+fn number_or_none(
+    value: &Value,
+    range: std::ops::RangeInclusive<u32>,
+) -> Result<Option<u32>, String> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    number.filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+        format!("must be null or a whole number from {} to {}", range.start(), range.end())
+    })
+}
+
 /// The value whose name is the JSON string `value`.
 fn one_of<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &Value) -> Result<T, String> {
     let text = value.as_str();
@@ -528,6 +566,20 @@ mod tests {
     fn the_edges_of_a_number_are_inside_and_their_neighbours_outside() {
         for (value, fits) in [(5, false), (6, true), (32, true), (33, false)] {
             assert_eq!(set("activation_code_length", json!(value)).is_ok(), fits, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_may_be_absent_has_edges_and_takes_null() {
+        for (value, fits) in [
+            (json!(59), false),
+            (json!(60), true),
+            (json!(2_592_000), true),
+            (json!(2_592_001), false),
+            (Value::Null, true),
+            (json!("60"), false),
+        ] {
+            assert_eq!(set("lock_duration_s", value.clone()).is_ok(), fits, "{value}");
         }
     }
 

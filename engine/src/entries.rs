@@ -71,6 +71,8 @@ pub enum Expiring {
     Activation(Id),
     /// An operation.
     Operation(Id),
+    /// The lock of a registration.
+    Lock(Id),
 }
 
 impl Key {
@@ -92,6 +94,7 @@ impl Key {
                 let (kind, id) = match of {
                     Expiring::Activation(id) => (1, id),
                     Expiring::Operation(id) => (2, id),
+                    Expiring::Lock(id) => (3, id),
                 };
                 tagged(b'D', &[&at.0.to_be_bytes(), &[kind], &id.0])
             }
@@ -124,6 +127,7 @@ impl Key {
                 let of = match kind {
                     1 => Expiring::Activation(id),
                     2 => Expiring::Operation(id),
+                    3 => Expiring::Lock(id),
                     _ => return None,
                 };
                 Some(Self::Deadline(Deadline { at: Micros(u64::from_be_bytes(*at)), of }))
@@ -309,6 +313,10 @@ pub struct Registration {
     pub state: RegistrationState,
     /// Why it is locked, if it is.
     pub lock_reason: Option<LockReason>,
+    /// When time releases the lock, if it does.
+    pub release_at: Option<Micros>,
+    /// Locks that time has released since failures were last forgiven.
+    pub releases: u32,
     /// The activation under way, if there is one.
     pub activation: Option<Id>,
     /// Software keys by method.

@@ -291,6 +291,9 @@ pub struct RegistrationLockedV1 {
     pub by: Option<Actor>,
     /// Why.
     pub reason: LockReason,
+    /// When time releases it; none if it stays. Only a lock after too many failures
+    /// is ever released by time.
+    pub release_at: Option<Micros>,
 }
 
 /// A registration was unlocked; its failures are forgotten.
@@ -617,6 +620,13 @@ pub struct PushAddressSetV1 {
     pub present: bool,
 }
 
+/// A lock after too many failures ended because its time was over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockReleasedV1 {
+    /// Counted failures from now on: one below those allowed, so that one more locks.
+    pub failures: u32,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -743,4 +753,5 @@ registry! {
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
     RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
+    LockReleased(LockReleasedV1) = 85 schema 1,
 }

@@ -22,7 +22,7 @@ use crate::events::{
 };
 use crate::ids::{Id, Micros, Position};
 use crate::machine::{Change, Entries, Record, StreamHead};
-use crate::operation::NOISE_WINDOW_S;
+use crate::operation::{NOISE_WINDOW_S, forgives};
 use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, OperationKind, OperationState, RegistrationState,
 };
@@ -87,6 +87,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::PushAddressSet(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
+        | Event::LockReleased(_)
         | Event::StateDigested(_)
         | Event::KeyRotated(_)
         | Event::EpochBegun(_) => None,
@@ -196,15 +197,26 @@ impl Changes<'_> {
             Event::RegistrationLocked(payload) => self.registration(|registration| {
                 registration.state = RegistrationState::Locked;
                 registration.lock_reason = Some(payload.reason);
+                registration.release_at = payload.release_at;
             }),
             Event::RegistrationUnlocked(_) => self.registration(|registration| {
                 registration.state = RegistrationState::Active;
                 registration.lock_reason = None;
+                registration.release_at = None;
+                registration.releases = 0;
                 registration.failures = 0;
+            }),
+            Event::LockReleased(payload) => self.registration(|registration| {
+                registration.state = RegistrationState::Active;
+                registration.lock_reason = None;
+                registration.release_at = None;
+                registration.releases = registration.releases.saturating_add(1);
+                registration.failures = payload.failures;
             }),
             Event::RegistrationDeactivated(_) => self.registration(|registration| {
                 registration.state = RegistrationState::Deactivated;
                 registration.lock_reason = None;
+                registration.release_at = None;
             }),
             Event::OperationCreated(payload) => self.operation_created(payload),
             Event::ChallengeIssued(payload) => {
@@ -285,6 +297,7 @@ impl Changes<'_> {
             self.remove(Key::Owned(registration.subject, id));
             self.registrations_of(registration.subject, |count| count.saturating_sub(1));
         }
+        self.move_deadline(Expiring::Lock(id), before.release_at, registration.release_at);
         self.put(Key::Registration(id), Entry::Registration(Arc::new(registration)));
     }
 
@@ -376,6 +389,8 @@ impl Changes<'_> {
             requested_in: self.position(),
             state: RegistrationState::Requested,
             lock_reason: None,
+            release_at: None,
+            releases: 0,
             activation: Some(payload.activation),
             software: Vec::new(),
             hardware: None,
@@ -433,6 +448,19 @@ impl Changes<'_> {
         self.put(Key::Deadline(Deadline { at, of }), Entry::Deadline);
     }
 
+    /// Makes `of` due at `after` and no longer at `before`.
+    fn move_deadline(&mut self, of: Expiring, before: Option<Micros>, after: Option<Micros>) {
+        if before == after {
+            return;
+        }
+        if let Some(at) = before {
+            self.remove(Key::Deadline(Deadline { at, of }));
+        }
+        if let Some(at) = after {
+            self.deadline(at, of);
+        }
+    }
+
     fn activation_started(&mut self, payload: &ActivationStartedV1) {
         let id = payload.activation;
         let Some(before) = self.look().activation(id) else { return };
@@ -480,6 +508,8 @@ impl Changes<'_> {
             registration.lock_reason = None;
             // Other keys may be another phone's.
             registration.push.address_in = None;
+            registration.release_at = None;
+            registration.releases = 0;
             registration.software.clone_from(&payload.keys.software);
             registration.hardware = payload.keys.hardware.filter(|_| payload.hw_key_stored);
             registration.hw_key_impossible = payload.hw_key_impossible;
@@ -630,7 +660,12 @@ impl Changes<'_> {
         self.registration(|registration| {
             registration.failures = payload.failures;
             match payload.failure {
-                None => registration.last_used_at = Some(at),
+                None => {
+                    registration.last_used_at = Some(at);
+                    if forgives(registration, payload.method, payload.decision) {
+                        registration.releases = 0;
+                    }
+                }
                 Some(_) if payload.counted => (),
                 Some(_) if at < registration.noise_since.plus_s(NOISE_WINDOW_S) => {
                     registration.noise = registration.noise.saturating_add(1);

@@ -166,6 +166,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
                 sealed,
             }))
         }
+        Event::LockReleased(_) => Want::ReleaseLock(stream),
         Event::OperationExpired(payload) => Want::ExpireOperation(payload.operation),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             Want::CancelOperation { by: payload.by, operation: payload.operation }

@@ -39,11 +39,12 @@ pub mod signature;
 pub mod strategy;
 pub mod templates;
 pub mod terms;
+pub mod timed_lock;
 pub mod transcript;
 pub mod version;
 
 use crate::command::{Command, Refusal, Want};
-use crate::entries::{Entry, Expiring, Key, Look};
+use crate::entries::{Deadline, Entry, Expiring, Key, Look};
 use crate::events::CodeBudgetExhaustedV1;
 use crate::ids::{Id, Micros};
 use crate::machine::{Change, Draft, Entries, Machine, Record, StreamHead};
@@ -61,7 +62,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 8;
+    const STATE_VERSION: u32 = 9;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -114,6 +115,11 @@ impl Machine for Keytrail {
         }
     }
 
+    fn is_expiry(key: &Key) -> bool {
+        // A release is more than what `decide` treats as passed: it waits for the clock.
+        !matches!(key, Key::Deadline(Deadline { of: Expiring::Lock(_), .. }))
+    }
+
     fn deadline_range() -> (Vec<u8>, Vec<u8>) {
         let (from, to) = Key::DEADLINES;
         (from.to_vec(), to.to_vec())
@@ -124,6 +130,7 @@ impl Machine for Keytrail {
             Key::Deadline(deadline) => match deadline.of {
                 Expiring::Activation(id) => Want::ExpireActivation(id),
                 Expiring::Operation(id) => Want::ExpireOperation(id),
+                Expiring::Lock(id) => Want::ReleaseLock(id),
             },
             // No other key has a deadline; expiring nothing is refused as unknown.
             Key::Application(_)
@@ -195,6 +202,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         }
         Want::ExpireOperation(operation) => operation::expire(look, at, id, *operation),
         Want::TakeRevocationList(want) => attestation::lists::take(look, id, want),
+        Want::ReleaseLock(registration) => timed_lock::release(look, at, id, *registration),
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
         Want::SetPushAddress(want) => push::set_address(look, at, id, want),

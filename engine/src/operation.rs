@@ -33,6 +33,7 @@ use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::templates;
 use crate::terms::{Decision, Level, Method, Role, Verdict};
+use crate::timed_lock;
 use crate::transcript::NO_CONTENT;
 
 /// Most operations of a registration that can be answered at one time.
@@ -213,7 +214,9 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
         plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
     }
     if locks {
-        let locked = RegistrationLockedV1 { by: None, reason: LockReason::TooManyFailures };
+        let release_at = timed_lock::release_at(&application.config, &registration, at);
+        let reason = LockReason::TooManyFailures;
+        let locked = RegistrationLockedV1 { by: None, reason, release_at };
         return plan.event(id, locked).done();
     }
     plan.done()
@@ -258,7 +261,7 @@ fn judge(
         device_signed(registration, want) && failure.is_some_and(|failure| !ends_at_once(failure));
     let failures = if counted {
         registration.failures.saturating_add(1)
-    } else if failure.is_none() && forgives(registration, want) {
+    } else if failure.is_none() && forgives(registration, want.method, want.said.decision) {
         0
     } else {
         registration.failures
@@ -367,9 +370,9 @@ fn device_signed(registration: &Registration, want: &FinishAuthentication) -> bo
 /// Whether success forgets earlier failures. One factor does not where there are
 /// two: else a thief who has the phone could try PINs for ever, with a DEVICE
 /// log-in after every second one.
-fn forgives(registration: &Registration, want: &FinishAuthentication) -> bool {
-    want.said.decision == Decision::Approve
-        && (want.method.level() == Level::TwoFactor || !registration.has_two_factors())
+pub(crate) fn forgives(registration: &Registration, method: Method, decision: Decision) -> bool {
+    decision == Decision::Approve
+        && (method.level() == Level::TwoFactor || !registration.has_two_factors())
 }
 
 /// The verdict on the signature by `key` in `role`, if one was checked.

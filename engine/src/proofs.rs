@@ -121,7 +121,8 @@ impl<'a> Judged<'a> {
             | Event::KeyRotated(_)
             | Event::ClockConfirmed(_)
             | Event::StateDigested(_)
-            | Event::EpochBegun(_) => None,
+            | Event::EpochBegun(_)
+            | Event::LockReleased(_) => None,
         }
     }
 }

@@ -5,8 +5,8 @@
 //!                              |                           |                      |  ^
 //!                              +--expired, cancelled-------+--or keys refused     |  |
 //!                              v                                     too many failures,
-//!                         DEACTIVATED <----------deactivated-----+   or by request |  | unlocked, or
-//!                              ^                                 |                v  | re-activated
+//!                         DEACTIVATED <----------deactivated-----+   or by request |  | unlocked, re-activated,
+//!                              ^                                 |                v  | or released by time
 //!                              +-----------deactivated-----------+-------------- LOCKED
 //! ```
 //!
@@ -14,6 +14,7 @@
 //! does not move it: the old keys stay in force until the new ones are proven.
 //! Then it is ACTIVE, also if it was LOCKED; a lock by request cancels a
 //! re-activation under way, so a lock is never undone by what came before it.
+//! Which locks time releases is said in [`crate::timed_lock`].
 
 use crate::attestation::activation::{passes, status};
 use crate::codes::{CODE_LENGTH_MAX, length_needed};
@@ -373,7 +374,8 @@ pub(crate) fn lock(look: Look, event_id: Id, by: &Actor, id: Id, reason: ReasonG
         | RegistrationState::Started
         | RegistrationState::Deactivated) => return Err(Refusal::RegistrationState(state)),
     }
-    let locked = RegistrationLockedV1 { by: Some(by.clone()), reason: reason.into() };
+    let locked =
+        RegistrationLockedV1 { by: Some(by.clone()), reason: reason.into(), release_at: None };
     let plan = Plan::new(event_id).event(id, locked);
     cancelled(plan, id, registration.activation, by, CancelReason::RegistrationLocked).done()
 }

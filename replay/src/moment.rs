@@ -133,6 +133,8 @@ pub struct RegistrationThen {
     pub pending_operations: Vec<OperationThen>,
     /// When it was requested.
     pub created_at: String,
+    /// When time was to release its lock, if it was.
+    pub lock_release_at: Option<String>,
     /// When it was last activated.
     pub activated_at: Option<String>,
     /// When it last authenticated successfully.
@@ -320,6 +322,7 @@ pub(crate) fn registration_then(look: Look, id: Id, now: Micros) -> Option<Regis
         activation: activation.map(|(id, activation)| activation_then(id, &activation, now)),
         pending_operations: pending.collect(),
         created_at: rfc3339(registration.created_at),
+        lock_release_at: registration.release_at.map(rfc3339),
         activated_at: registration.activated_at.map(rfc3339),
         last_used_at: registration.last_used_at.map(rfc3339),
     })
@@ -426,6 +429,9 @@ impl fmt::Display for RegistrationThen {
         writeln!(f, "  strategy          {}", self.strategy.unwrap_or("unknown"))?;
         let allowed = self.failures_allowed.map_or_else(none, |allowed| allowed.to_string());
         writeln!(f, "  failures          {} of {allowed}", self.failures)?;
+        if let Some(at) = &self.lock_release_at {
+            writeln!(f, "  locked until      {at}")?;
+        }
         writeln!(f, "  requested         {}", self.created_at)?;
         writeln!(f, "  activated         {}", self.activated_at.clone().unwrap_or_else(none))?;
         write!(f, "  last used         {}", self.last_used_at.clone().unwrap_or_else(none))?;

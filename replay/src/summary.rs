@@ -44,7 +44,11 @@ pub fn summary(event: &Event) -> String {
         ),
         Event::ActivationExpired(e) => format!("activation {}", e.activation),
         Event::ActivationCancelled(e) => format!("activation {}: {}", e.activation, e.reason),
-        Event::RegistrationLocked(e) => e.reason.to_string(),
+        Event::RegistrationLocked(e) => match e.release_at {
+            Some(at) => format!("{} until {}", e.reason, crate::rfc3339(at)),
+            None => e.reason.to_string(),
+        },
+        Event::LockReleased(e) => format!("failures {}", e.failures),
         Event::RegistrationDeactivated(e) => e.reason.to_string(),
         Event::OperationCreated(e) => {
             let of = e.broadcast.map_or_else(String::new, |id| format!(", broadcast {id}"));

@@ -528,6 +528,7 @@ fn subject(want: &Want) -> Option<Subject> {
         Want::CancelOperation { operation, .. } => Some(Subject::Thing(Operation, *operation)),
         Want::ExpireOperation(operation) => Some(Subject::Thing(Operation, *operation)),
         Want::LockRegistration { .. }
+        | Want::ReleaseLock(_)
         | Want::UnlockRegistration { .. }
         | Want::DeactivateRegistration { .. }
         | Want::SetPushAddress(_) => Some(Subject::Registration),

@@ -151,6 +151,7 @@ fn view(
         user_ref: user.map(|user| user.user_ref),
         state: registration.state,
         lock_reason: registration.lock_reason,
+        lock_release_at: registration.release_at.map(Moment),
         software_keys,
         hardware_key: hardware_key.transpose()?,
         hardware_key_impossible: registration.hw_key_impossible,

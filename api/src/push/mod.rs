@@ -40,6 +40,7 @@ use crate::wire::push::{CallOut, PushAddress, PushEvent, PushMessage};
 use crate::wire::{Moment, Octets32};
 
 pub use signed::CallOutSigner;
+use signed::SignedHeaders;
 
 /// Media type of a call-out.
 const MEDIA_TYPE: &str = "application/json";
@@ -238,8 +239,8 @@ impl Outbox {
             && let Some(push) = self.waiting.remove(at)
         {
             let (app, hook) = (Arc::clone(&self.app), Arc::clone(&self.hook));
-            self.under_way.spawn_blocking(move || {
-                let tried = deliver(&app, &hook, &push);
+            self.under_way.spawn(async move {
+                let tried = attempt(app, hook, push.clone()).await;
                 (push, tried)
             });
         }
@@ -335,14 +336,38 @@ fn is_to_be_told(operation: &Operation, now: Micros) -> bool {
     operation.state == OperationState::Pending && now < operation.expires_at
 }
 
-/// Tries a push. Waits for the network: not for async workers.
-fn deliver(app: &App, hook: &Hook, push: &Push) -> Tried {
-    let Some(operation) = app.look().operation(push.operation) else { return Tried::Moot };
+/// A request as it goes out.
+struct Request {
+    body: String,
+    signed: SignedHeaders,
+}
+
+/// Tries a push.
+async fn attempt(app: Arc<App>, hook: Arc<Hook>, push: Push) -> Tried {
+    let url = hook.endpoint.url().to_owned();
+    // The store is let go before the network is waited for.
+    let made = tokio::task::spawn_blocking(move || request(&app, &url, &push)).await;
+    let Ok(Some(request)) = made else { return Tried::Moot };
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread that nobody waits for: a hook that does not answer holds up no stop.
+    let name = "push".to_owned();
+    let begun = std::thread::Builder::new().name(name).spawn(move || {
+        let _ = tell.send(call(&hook, &request));
+    });
+    match begun {
+        Ok(_) => told.await.unwrap_or_else(|_| Tried::NotTaken("a call-out panicked".to_owned())),
+        Err(error) => Tried::NotTaken(error.to_string()),
+    }
+}
+
+/// The request that a push is; none if there is nothing to say any more, or
+/// nobody to say it to.
+fn request(app: &App, url: &str, push: &Push) -> Option<Request> {
+    let operation = app.look().operation(push.operation)?;
     let waits = push.event == PushEvent::OperationWaits;
     if waits && !is_to_be_told(&operation, app.clock.wall()) {
-        return Tried::Moot;
+        return None;
     }
-    let Some(address) = address(app, push.registration) else { return Tried::Moot };
     let message = PushMessage {
         event: push.event,
         registration_id: push.registration,
@@ -350,16 +375,21 @@ fn deliver(app: &App, hook: &Hook, push: &Push) -> Tried {
         expires_at: Moment(operation.expires_at),
         nonce: waits.then(|| Octets32(app.push_nonces.of(push.operation))),
     };
+    let address = address(app, push.registration)?;
     let body = CallOut { version: 1, id: push.id, address, message };
-    let Ok(body) = serde_json::to_string(&body) else { return Tried::Moot };
-    let url = hook.endpoint.url();
+    let body = serde_json::to_string(&body).ok()?;
     let signed = app.push_signer.sign(url, MEDIA_TYPE, &body, app.clock.wall());
+    Some(Request { body, signed })
+}
+
+/// Calls the hook. Waits for the network.
+fn call(hook: &Hook, Request { body, signed }: &Request) -> Tried {
     let headers = [
         ("content-digest", &*signed.content_digest),
         ("signature-input", &*signed.signature_input),
         ("signature", &*signed.signature),
     ];
-    match hook.endpoint.post(MEDIA_TYPE, &headers, &body) {
+    match hook.endpoint.post(MEDIA_TYPE, &headers, body) {
         Ok(reply) if (200..300).contains(&reply.status) => Tried::Sent,
         Ok(reply) => {
             let why = format!("the push hook answered with status {}", reply.status);

@@ -233,6 +233,10 @@ pub struct Registration {
     pub hardware_key_impossible: bool,
     /// Whether the last re-activation was not proven by a key on file.
     pub unproven_device: bool,
+    /// When time releases its lock; absent if it is not locked, or stays locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lock_release_at: Option<Moment>,
     /// The client's version at activation; empty before.
     pub client_version: String,
     /// Counted failures.

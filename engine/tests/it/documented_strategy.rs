@@ -209,6 +209,8 @@ fn registration(state: RegistrationState) -> Registration {
         requested_in: Position(0),
         state,
         lock_reason: None,
+        release_at: None,
+        releases: 0,
         activation: None,
         software: Vec::new(),
         hardware: None,

@@ -22,6 +22,7 @@ mod rules;
 mod scripts;
 mod stored;
 mod test_ca;
+mod timed_locks;
 mod transcripts;
 mod world;
 mod wycheproof;

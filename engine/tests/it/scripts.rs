@@ -227,6 +227,7 @@ fn witness(world: &World) -> (BTreeMap<Id, u32>, BTreeMap<Id, Vec<OperationState
                 }
             }
             Event::RegistrationUnlocked(_) => *counted = 0,
+            Event::LockReleased(released) => *counted = released.failures,
             Event::OperationExpired(expired) => {
                 ends.entry(expired.operation).or_default().push(OperationState::Expired);
             }
@@ -253,7 +254,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_books_balance(script in prop::collection::vec(step(), 0..120)) {
-        let mut world = World::new(&[]);
+        let mut world = World::new(&[("lock_duration_s", "60")]);
         for step in &script {
             take(&mut world, step);
         }

@@ -99,6 +99,7 @@ fn samples() -> Vec<Event> {
     world.done(Want::CancelActivation { by: by(BANK), activation: cancelled });
     let reason = ReasonGiven::UserRequest;
     world.done(Want::DeactivateRegistration { by: by(BANK), registration: id, reason });
+    lock_that_time_releases(&mut world);
     let mut order = world.erasure(PERSON);
     order.by.request = request(3, 4);
     world.done(Want::OrderErasure(order));
@@ -120,6 +121,18 @@ fn samples() -> Vec<Event> {
     }
     events.sort_by_key(Event::kind);
     events
+}
+
+fn lock_that_time_releases(world: &mut World) {
+    world.configure("lock_duration_s", "60");
+    let id = world.active();
+    let operation = world.asked(id, Level::TwoFactor);
+    let wrong = [Some(Verdict::Invalid), None, Some(Verdict::Valid)];
+    for _ in 0..world.application().config.failures_allowed {
+        world.judged(operation, Method::DevicePin, wrong);
+    }
+    world.wait_s(60);
+    world.done(Want::ReleaseLock(id));
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -126,6 +126,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         Event::ChallengeIssued(_) => "challenge issued".to_owned(),
         Event::RegistrationLocked(_) => "LOCKED".to_owned(),
         Event::RegistrationUnlocked(_) => "unlocked".to_owned(),
+        Event::LockReleased(_) => "released".to_owned(),
         Event::RegistrationDeactivated(_) => "DEACTIVATED".to_owned(),
         Event::LogStarted(_)
         | Event::ClockStepped(_)

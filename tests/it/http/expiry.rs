@@ -195,9 +195,20 @@ fn failures_that_nobodys_key_signed_are_slowed_down_and_never_lock() {
 }
 
 /// Both clocks, moved apart.
-struct Hands {
+pub(super) struct Hands {
     wall: AtomicU64,
     monotonic: AtomicU64,
+}
+
+impl Hands {
+    pub(super) fn at(wall: u64) -> Arc<Self> {
+        Arc::new(Self { wall: AtomicU64::new(wall), monotonic: AtomicU64::new(0) })
+    }
+
+    /// The wall clock leaps ahead; the monotonic one does not.
+    pub(super) fn leap(&self, by_us: u64) {
+        self.wall.fetch_add(by_us, Ordering::SeqCst);
+    }
 }
 
 impl Clock for Hands {
@@ -212,12 +223,12 @@ impl Clock for Hands {
 
 #[test]
 fn a_leap_of_the_clock_is_confirmed_by_an_administrator() {
-    let hands = Arc::new(Hands { wall: AtomicU64::new(NOON), monotonic: AtomicU64::new(0) });
+    let hands = Hands::at(NOON);
     let timed = Timed::start(Arc::clone(&hands) as _, json!({}));
     let side = timed.side();
     timed.sweep();
     assert!(!side.status().clock_suspended);
-    hands.wall.fetch_add(3_600_000_000, Ordering::SeqCst);
+    hands.leap(3_600_000_000);
     timed.sweep();
     assert!(side.status().clock_suspended);
     let confirm = Request::post("/admin/v1/clock/confirm", &json!({}));
@@ -241,7 +252,7 @@ fn a_leap_of_the_clock_is_confirmed_by_an_administrator() {
     assert_eq!(confirmations(), [(by, true)]);
     let once = Request::post("/admin/v1/clock/confirm", &json!({})).once("confirm-1");
     assert_eq!(once.clone().by(&timed.callers.administrator).send(side.address).status, 204);
-    hands.wall.fetch_add(3_600_000_000, Ordering::SeqCst);
+    hands.leap(3_600_000_000);
     timed.sweep();
     assert_eq!(once.by(&timed.callers.administrator).send(side.address).status, 204);
     assert!(side.status().clock_suspended);

@@ -16,4 +16,5 @@ mod push;
 mod races;
 mod restarts;
 mod strategies;
+mod timed_locks;
 pub(crate) mod world;
