@@ -80,7 +80,7 @@ impl Receiver {
 
     #[track_caller]
     fn next(&self) -> (Taken, CallOut) {
-        let taken = self.taken.recv_timeout(PATIENCE).expect("a call-out");
+        let taken = self.taken.recv_timeout(PATIENCE).unwrap();
         let call = serde_json::from_str(&taken.body).unwrap();
         (taken, call)
     }
@@ -124,7 +124,7 @@ impl Taken {
         assert!(parameters.starts_with(covered), "{parameters}");
         let kid = parameters.split("keyid=\"").nth(1).unwrap().split('"').next().unwrap();
         let keys = keys["keys"].as_array().unwrap();
-        let key = keys.iter().find(|key| key["kid"] == kid).expect("a key of the JWK set");
+        let key = keys.iter().find(|key| key["kid"] == kid).unwrap();
         let point = |of: &str| URL_SAFE_NO_PAD.decode(key[of].as_str().unwrap()).unwrap();
         let point = [&[4][..], &point("x"), &point("y")].concat();
         let key = VerifyingKey::from_sec1_bytes(&point).unwrap();
