@@ -57,6 +57,8 @@ pub struct Config {
     pub operation_templates: Vec<Template>,
     /// Whether a device may begin an operation of its own accord.
     pub allow_device_initiated: bool,
+    /// Whether a device must show that a push woke it.
+    pub push_validation: bool,
     /// What follows from the additional hardware check.
     pub hw_key_validation_strategy: Strategy,
     /// Oldest client that can have a hardware key.
@@ -91,6 +93,7 @@ impl Default for Config {
             operation_lifetime_s: 300,
             operation_templates: Vec::new(),
             allow_device_initiated: false,
+            push_validation: false,
             hw_key_validation_strategy: Strategy::Supported,
             hw_key_min_client_version: first_with_hardware_keys(),
             enabled_risk_data: Vec::new(),
@@ -296,6 +299,16 @@ pub const PROPERTIES: &[Property] = &[
             Ok(())
         },
         get: |config| json!(config.allow_device_initiated),
+    },
+    Property {
+        name: "push_validation",
+        about: "Whether a device must show, to start an operation, that it got the push for it.",
+        set: |config, value| {
+            config.push_validation =
+                value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            Ok(())
+        },
+        get: |config| json!(config.push_validation),
     },
     Property {
         name: "min_client_version",

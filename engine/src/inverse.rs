@@ -7,8 +7,8 @@
 use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, StartActivation,
-    StartAuthentication, StartLog, TakeRevocationList, Want,
+    FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, SetPushAddress,
+    StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;
@@ -151,6 +151,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             operation: payload.operation,
             challenge: payload.challenge,
             client_version: payload.client_version,
+            push_confirmed: payload.push_confirmed,
         }),
         Event::AuthenticationJudged(payload) => {
             Want::FinishAuthentication(Box::new(FinishAuthentication {
@@ -180,6 +181,11 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             by: payload.by,
             hash: payload.hash,
             entries: list_entries(records)?,
+        }),
+        Event::PushAddressSet(payload) => Want::SetPushAddress(SetPushAddress {
+            registration: stream,
+            present: payload.present,
+            sealed,
         }),
         Event::SubjectErased(payload) => {
             Want::RecordErased { subject: stream, again: payload.again }

@@ -30,6 +30,7 @@ pub mod machine;
 pub mod operation;
 mod plan;
 pub mod proofs;
+pub mod push;
 pub mod reasons;
 pub mod registration;
 pub mod seal;
@@ -61,7 +62,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 9;
+    const STATE_VERSION: u32 = 10;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -204,5 +205,6 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::ReleaseLock(registration) => timed_lock::release(look, at, id, *registration),
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
+        Want::SetPushAddress(want) => push::set_address(look, at, id, want),
     }
 }

@@ -24,6 +24,7 @@ use crate::events::{
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
+use crate::push;
 use crate::reasons::{
     AuthenticationFailure, CancelReason, LockReason, OperationKind, OperationState,
     RegistrationState,
@@ -98,6 +99,7 @@ pub(crate) fn created(
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {
         return Err(Refusal::NoMethodFits);
     }
+    push::reachable(&application, &registration)?;
     let created = OperationCreatedV1 {
         by: want.by.clone(),
         operation: want.operation,
@@ -159,6 +161,7 @@ pub(crate) fn start(look: Look, at: Micros, event_id: Id, want: &StartAuthentica
         return Err(Refusal::RegistrationState(registration.state));
     }
     served(&application, &want.client_version)?;
+    push::woken(&application, &operation, want.push_confirmed)?;
     if operation.challenge.is_some() {
         return Ok(Vec::new());
     }
@@ -166,6 +169,7 @@ pub(crate) fn start(look: Look, at: Micros, event_id: Id, want: &StartAuthentica
         operation: want.operation,
         challenge: want.challenge,
         client_version: want.client_version.clone(),
+        push_confirmed: want.push_confirmed,
     };
     Plan::new(event_id).event(operation.registration, issued).done()
 }

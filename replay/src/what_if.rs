@@ -530,7 +530,8 @@ fn subject(want: &Want) -> Option<Subject> {
         Want::LockRegistration { .. }
         | Want::ReleaseLock(_)
         | Want::UnlockRegistration { .. }
-        | Want::DeactivateRegistration { .. } => Some(Subject::Registration),
+        | Want::DeactivateRegistration { .. }
+        | Want::SetPushAddress(_) => Some(Subject::Registration),
     }
 }
 

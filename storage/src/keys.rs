@@ -60,6 +60,9 @@ pub enum SecretName {
     Checkpoints,
     /// Signs evidence that service providers keep.
     Evidence,
+    /// What the server shares with devices and their push hook: the key that signs
+    /// call-outs and offline questions, nonces of pushes, offline secrets.
+    Devices,
 }
 
 /// A subject and the key that seals what names it.
@@ -133,12 +136,13 @@ enum Part {
 
 impl Part {
     /// Those that are one secret.
-    const SECRETS: [Self; 6] = [
+    const SECRETS: [Self; 7] = [
         Self::Secret(SecretName::ApiKeys),
         Self::Secret(SecretName::ActivationCodes),
         Self::Secret(SecretName::Subjects),
         Self::Secret(SecretName::Checkpoints),
         Self::Secret(SecretName::Evidence),
+        Self::Secret(SecretName::Devices),
         Self::Wrapping,
     ];
 
@@ -149,6 +153,7 @@ impl Part {
             Self::Secret(SecretName::Subjects) => "subjects.key",
             Self::Secret(SecretName::Checkpoints) => "checkpoints.key",
             Self::Secret(SecretName::Evidence) => "evidence.key",
+            Self::Secret(SecretName::Devices) => "devices.key",
             Self::Wrapping => "wrapping.key",
             Self::Subjects => "subjects.store",
             Self::Mirror => "subjects.mirror",
@@ -169,6 +174,10 @@ impl Part {
             }
             Self::Secret(SecretName::Evidence) => {
                 "without it evidence is signed with another key than before"
+            }
+            Self::Secret(SecretName::Devices) => {
+                "without it push call-outs are signed with another key than before, and no offline \
+                 answer can be checked"
             }
             Self::Wrapping => "without it no personal data in the log can be read",
             Self::Subjects | Self::Mirror => {
@@ -203,7 +212,7 @@ const SECRET_FILE_LEN: usize = 72;
 pub struct KeyStore {
     entropy: Arc<dyn Entropy>,
     dir: PathBuf,
-    secrets: [Secret32; 5],
+    secrets: [Secret32; 6],
     wrapping: LessSafeKey,
     tag_key: Secret32,
     subjects: Subjects,
@@ -242,8 +251,8 @@ impl KeyStore {
             };
             secrets.push(opened);
         }
-        let [api_keys, codes, references, checkpoints, evidence, wrapping] =
-            <[Secret32; 6]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
+        let [api_keys, codes, references, checkpoints, evidence, devices, wrapping] =
+            <[Secret32; 7]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
         let slot_key = slot_key(&references, &wrapping);
         let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
         let wrapping = wrapping_key(&wrapping, dir)?;
@@ -251,7 +260,7 @@ impl KeyStore {
         Ok(Self {
             entropy,
             dir: dir.to_path_buf(),
-            secrets: [api_keys, codes, references, checkpoints, evidence],
+            secrets: [api_keys, codes, references, checkpoints, evidence, devices],
             wrapping,
             tag_key,
             repaired,
@@ -275,13 +284,14 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn secret(&self, name: SecretName) -> Result<Secret32, KeyError> {
-        let [api_keys, codes, subjects, checkpoints, evidence] = &self.secrets;
+        let [api_keys, codes, subjects, checkpoints, evidence, devices] = &self.secrets;
         Ok(match name {
             SecretName::ApiKeys => api_keys.clone(),
             SecretName::ActivationCodes => codes.clone(),
             SecretName::Subjects => subjects.clone(),
             SecretName::Checkpoints => checkpoints.clone(),
             SecretName::Evidence => evidence.clone(),
+            SecretName::Devices => devices.clone(),
         })
     }
 

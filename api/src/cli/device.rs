@@ -1,5 +1,6 @@
 //! `keytrail device`: the simulated phone against any server.
 
+mod push;
 mod test_ca;
 mod words;
 
@@ -21,8 +22,8 @@ use crate::device::{
     authenticate_start, begin, load, pending as pending_operations, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
-use crate::wire::QrPayload;
 use crate::wire::device::FinishedActivation;
+use crate::wire::{Octets32, QrPayload};
 
 /// Where `keytrail serve` listens unless told otherwise.
 const SERVER: &str = "http://127.0.0.1:8080";
@@ -55,6 +56,8 @@ enum Action {
     Authenticate(Box<Authenticate>),
     /// List the operations that wait for this phone
     Pending(Waiting),
+    /// Say where pushes for this phone go
+    PushAddress(push::Arguments),
     /// Show what this phone is registered as; never a secret
     Show(Show),
     /// Make a maker of phones for tests, whose evidence an application can be told to trust
@@ -195,6 +198,9 @@ struct Authenticate {
     /// The number that the user confirms with an approval, where one is wanted
     #[arg(long, value_name = "NUMBER", conflicts_with = "reject")]
     number: Option<u32>,
+    /// The nonce of the push that woke the phone
+    #[arg(long, value_name = "NONCE", value_parser = push::nonce)]
+    push_nonce: Option<Octets32>,
     /// Authorities to trust for https, in PEM form
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -341,6 +347,7 @@ pub fn run(arguments: &Arguments) -> Exit {
         Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
+        Action::PushAddress(arguments) => (arguments.common.json, push::run(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
         Action::TestCa(arguments) => (false, test_ca::run(arguments)),
     };
@@ -516,6 +523,7 @@ fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOpti
         decision: if arguments.reject { Decision::Reject } else { Decision::Approve },
         reject_reason: arguments.reason,
         number: arguments.number,
+        push_nonce: arguments.push_nonce.map(|nonce| nonce.0),
         client_version: arguments.client_version.clone().or(old),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
@@ -652,7 +660,11 @@ mod tests {
     fn authenticating(words: &str) -> Authenticate {
         match parse(&format!("device authenticate {words}")).unwrap() {
             Action::Authenticate(arguments) => *arguments,
-            Action::Activate(_) | Action::Pending(_) | Action::Show(_) | Action::TestCa(_) => {
+            Action::Activate(_)
+            | Action::Pending(_)
+            | Action::PushAddress(_)
+            | Action::Show(_)
+            | Action::TestCa(_) => {
                 panic!("another action")
             }
         }
@@ -723,6 +735,7 @@ mod tests {
             "--reject --reason BORED",
             "--reject --number 42",
             "--begin THREE",
+            "--push-nonce AAAA",
         ] {
             assert!(parse(&format!("device authenticate {both}")).is_err(), "{both}");
         }

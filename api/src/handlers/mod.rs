@@ -6,7 +6,7 @@
 //! - [`attestation`]: revocation lists, for administrators; what *finish* makes of evidence.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`], [`initiative`],
-//!   [`pending`]: for devices.
+//!   [`pending`], [`push`]: for devices.
 
 pub mod activations;
 pub mod admin;
@@ -20,6 +20,7 @@ pub mod initiative;
 mod judging;
 pub mod operations;
 pub mod pending;
+pub mod push;
 pub mod registrations;
 mod templates;
 pub mod users;
@@ -102,6 +103,7 @@ fn device(config: &mut ServiceConfig) {
         .service(
             web::resource("/device/v1/activations/{id}/finish").post(device_activation::finish),
         )
+        .service(web::resource("/device/v1/push-address").post(push::set_address))
         .service(web::resource("/device/v1/operations/begin").post(initiative::begin))
         .service(web::resource("/device/v1/operations/pending").post(pending::list))
         .service(web::resource("/device/v1/operations/start").post(device_authentication::start))

@@ -17,6 +17,8 @@ mod mutations;
 mod nist;
 mod operations;
 mod proofs;
+mod push;
+mod races;
 mod rules;
 mod scripts;
 mod stored;

@@ -51,6 +51,8 @@ impl Why {
         match refusal {
             // What the configuration itself refuses.
             Refusal::ClientTooOld
+            | Refusal::NoPushAddress
+            | Refusal::PushNotConfirmed
             | Refusal::CodeTooShort { .. }
             | Refusal::NoMethodFits
             | Refusal::MethodNotOffered
@@ -137,6 +139,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::ErasureOrdered(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
+        | Event::PushAddressSet(_)
         | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)

@@ -12,6 +12,7 @@ mod limits;
 mod lookalikes;
 mod operations;
 mod parser;
+mod push;
 mod races;
 mod restarts;
 mod strategies;
