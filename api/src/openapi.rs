@@ -12,7 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
     activations, admin, attestation, audit, broadcasts, device_activation, device_authentication,
-    evidence, initiative, naming, operations, pending, registrations, users,
+    evidence, initiative, naming, operations, pending, push, registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -35,7 +35,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         broadcasts::create, broadcasts::broadcast, broadcasts::cancel,
         evidence::evidence, evidence::jwks,
         device_activation::start, device_activation::finish,
-        initiative::begin, pending::list, naming::by_device,
+        initiative::begin, pending::list, push::set_address, naming::by_device,
         device_authentication::start, device_authentication::finish,
         audit::checkpoint, audit::cosigned_checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
         audit::operation_receipt,

@@ -146,6 +146,8 @@ pub enum Want {
         /// Whether it had been destroyed before, and had come back.
         again: bool,
     },
+    /// Say where pushes for a registration go.
+    SetPushAddress(SetPushAddress),
 }
 
 /// Begin an empty log.
@@ -384,6 +386,19 @@ pub struct StartAuthentication {
     pub challenge: Bytes32,
     /// The client's version.
     pub client_version: String,
+    /// Whether the device has shown the nonce of the push for this operation.
+    pub push_confirmed: bool,
+}
+
+/// Say where pushes for a registration go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetPushAddress {
+    /// The registration.
+    pub registration: Id,
+    /// Whether there is an address; without one, none is known any more.
+    pub present: bool,
+    /// Sealed [`crate::sealed::SealedPushAddressV1`]; empty without an address.
+    pub sealed: Vec<u8>,
 }
 
 /// Judge the answer to a challenge.
@@ -508,6 +523,12 @@ pub enum Refusal {
     /// The application does not allow devices to begin operations.
     #[error("devices may not begin operations")]
     DeviceMayNotBegin,
+    /// The application asks for a push to be confirmed, and the device has no address.
+    #[error("no push address is known")]
+    NoPushAddress,
+    /// The device has not shown that a push woke it.
+    #[error("the push was not confirmed")]
+    PushNotConfirmed,
     /// This method cannot answer this operation.
     #[error("method cannot answer this operation")]
     MethodNotOffered,

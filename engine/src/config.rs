@@ -61,6 +61,8 @@ pub struct Config {
     pub operation_templates: Vec<Template>,
     /// Whether a device may begin an operation of its own accord.
     pub allow_device_initiated: bool,
+    /// Whether a device must show that a push woke it.
+    pub push_validation: bool,
     /// What follows from the additional hardware check.
     pub hw_key_validation_strategy: Strategy,
     /// Oldest client that can have a hardware key.
@@ -97,6 +99,7 @@ impl Default for Config {
             operation_lifetime_s: 300,
             operation_templates: Vec::new(),
             allow_device_initiated: false,
+            push_validation: false,
             hw_key_validation_strategy: Strategy::Supported,
             hw_key_min_client_version: first_with_hardware_keys(),
             enabled_risk_data: Vec::new(),
@@ -320,6 +323,16 @@ pub const PROPERTIES: &[Property] = &[
         get: |config| json!(config.allow_device_initiated),
     },
     Property {
+        name: "push_validation",
+        about: "Whether a device must show, to start an operation, that it got the push for it.",
+        set: |config, value| {
+            config.push_validation =
+                value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            Ok(())
+        },
+        get: |config| json!(config.push_validation),
+    },
+    Property {
         name: "min_client_version",
         about: "Oldest client that is served at all, or null.",
         set: |config, value| {
@@ -396,7 +409,7 @@ pub const PROPERTIES: &[Property] = &[
         attestation.android.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo."
     ),
     choice!(
         "attestation_apple_mode",
@@ -424,7 +437,25 @@ pub const PROPERTIES: &[Property] = &[
         attestation.apple.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo."
+    ),
+    Property {
+        name: "attestation_test_environment",
+        about: "Whether the application is for tests only, and may trust test authorities.",
+        set: |config, value| {
+            let test = value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            config.attestation.test_environment = test;
+            Ok(())
+        },
+        get: |config| json!(config.attestation.test_environment),
+    },
+    list!(
+        "attestation_test_roots",
+        attestation.test_roots,
+        properties::root,
+        |key| json!(properties::base64url(key)),
+        "Keys of test authorities, as base64url of SubjectPublicKeyInfo. Empty unless \
+         attestation_test_environment is true."
     ),
 ];
 
@@ -484,6 +515,12 @@ impl Config {
             errors.push(ConfigError::Invalid {
                 property: "attestation_apple_app_ids",
                 expected: "must name an App ID while attestation_apple_mode is not OFF".into(),
+            });
+        }
+        if !self.attestation.test_environment && !self.attestation.test_roots.is_empty() {
+            errors.push(ConfigError::Invalid {
+                property: "attestation_test_roots",
+                expected: "must be empty unless attestation_test_environment is true".into(),
             });
         }
         errors
@@ -556,6 +593,19 @@ mod tests {
 
     fn set(name: &str, value: Value) -> Result<Config, Vec<ConfigError>> {
         Config::default().with([(name, &value)])
+    }
+
+    #[test]
+    fn test_authorities_are_named_in_a_test_environment_only() {
+        let root = properties::base64url(&crate::attestation::roots::GOOGLE[1]);
+        let (yes, no, roots) = (json!(true), json!(false), json!([root]));
+        let alone = Config::default().with([("attestation_test_roots", &roots)]);
+        assert_eq!(alone.unwrap_err().len(), 1);
+        let both = [("attestation_test_environment", &yes), ("attestation_test_roots", &roots)];
+        let config = Config::default().with(both).unwrap();
+        assert_eq!(config.attestation.test_roots.len(), 1);
+        assert!(config.with([("attestation_test_environment", &no)]).is_err());
+        assert!(config.with([("attestation_test_environment", &json!("true"))]).is_err());
     }
 
     #[test]

@@ -358,6 +358,17 @@ pub struct Registration {
     pub activated_at: Option<Micros>,
     /// When it last authenticated successfully.
     pub last_used_at: Option<Micros>,
+    /// Where its pushes go.
+    pub push: Pushed,
+}
+
+/// Where the pushes of a registration go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// Position of the record that holds the sealed address; none without one.
+    pub address_in: Option<Position>,
+    /// When the address was last changed.
+    pub changed_at: Micros,
 }
 
 impl Registration {
@@ -474,6 +485,8 @@ pub struct Operation {
     pub state: OperationState,
     /// The one challenge, if it was not yet judged.
     pub challenge: Option<Bytes32>,
+    /// Whether the device has shown that a push woke it for this.
+    pub push_confirmed: bool,
     /// The challenges that were judged.
     pub attempts: Vec<Attempt>,
     /// What the device last said of its hardware key.

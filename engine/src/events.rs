@@ -370,6 +370,8 @@ pub struct ChallengeIssuedV1 {
     pub challenge: Bytes32,
     /// The client's version as it declared it.
     pub client_version: String,
+    /// Whether the device has shown that a push woke it.
+    pub push_confirmed: bool,
 }
 
 /// An answer to a challenge was judged, for better or worse.
@@ -687,6 +689,13 @@ pub struct RevocationListTakenV1 {
     pub entries: Vec<ListEntry>,
 }
 
+/// Where pushes for a registration go was said by its device. The address is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAddressSetV1 {
+    /// Whether there is an address now; else it was removed.
+    pub present: bool,
+}
+
 /// A lock after too many failures ended because its time was over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockReleasedV1 {
@@ -830,6 +839,7 @@ registry! {
     OperationCancelled(OperationCancelledV1) = 54 schema 1,
     OperationAnsweredElsewhere(OperationAnsweredElsewhereV1) = 55 schema 1,
     OperationBegun(OperationBegunV1) = 56 schema 1,
+    PushAddressSet(PushAddressSetV1) = 57 schema 1,
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,

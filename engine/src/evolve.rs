@@ -12,7 +12,8 @@ use crate::attestation::lists::ListName;
 use crate::config::Config;
 use crate::entries::{
     Activation, ApiKey, Application, Attempt, Broadcast, Deadline, Entry, Erasure, Expiring,
-    JudgedActivation, Key, Look, Operation, Registration, Started, Succeeded, Succession, System,
+    JudgedActivation, Key, Look, Operation, Pushed, Registration, Started, Succeeded, Succession,
+    System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
@@ -92,6 +93,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::OperationCancelled(_)
         | Event::OperationAnsweredElsewhere(_)
         | Event::OperationBegun(_)
+        | Event::PushAddressSet(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::LockReleased(_)
@@ -240,6 +242,7 @@ impl Changes<'_> {
                 self.registration(|_| ());
                 self.operation(payload.operation, |operation| {
                     operation.challenge = Some(payload.challenge);
+                    operation.push_confirmed |= payload.push_confirmed;
                     operation.state = OperationState::Started;
                 });
             }
@@ -252,6 +255,13 @@ impl Changes<'_> {
                 self.operation_over(payload.operation, state, Some(payload.reason));
             }
             Event::OperationBegun(payload) => self.operation_begun(payload),
+            Event::PushAddressSet(payload) => {
+                let (position, changed_at) = (self.position(), self.now());
+                let address_in = payload.present.then_some(position);
+                self.registration(|registration| {
+                    registration.push = Pushed { address_in, changed_at };
+                });
+            }
             Event::OperationAnsweredElsewhere(payload) => {
                 let reason = Some(CancelReason::AnsweredElsewhere);
                 self.operation_over(payload.operation, OperationState::Cancelled, reason);
@@ -420,6 +430,7 @@ impl Changes<'_> {
             created_at: self.now(),
             activated_at: None,
             last_used_at: None,
+            push: Pushed::default(),
         }
     }
 
@@ -518,6 +529,8 @@ impl Changes<'_> {
         self.registration(|registration| {
             registration.state = RegistrationState::Active;
             registration.lock_reason = None;
+            // Other keys may be another phone's.
+            registration.push.address_in = None;
             registration.release_at = None;
             registration.releases = 0;
             registration.software.clone_from(&payload.keys.software);
@@ -669,6 +682,7 @@ impl Changes<'_> {
             expires_at,
             state: OperationState::Pending,
             challenge: None,
+            push_confirmed: false,
             attempts: Vec::new(),
             hw_key_client_status: HwKeyClientStatus::NotReported,
             // What a result says that nobody answered: nothing was signed.

@@ -8,6 +8,7 @@ use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
     FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation,
+    SetPushAddress,
     StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
@@ -159,6 +160,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             operation: payload.operation,
             challenge: payload.challenge,
             client_version: payload.client_version,
+            push_confirmed: payload.push_confirmed,
         }),
         Event::AuthenticationJudged(payload) => {
             Want::FinishAuthentication(Box::new(FinishAuthentication {
@@ -189,6 +191,11 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             by: payload.by,
             hash: payload.hash,
             entries: list_entries(records)?,
+        }),
+        Event::PushAddressSet(payload) => Want::SetPushAddress(SetPushAddress {
+            registration: stream,
+            present: payload.present,
+            sealed,
         }),
         Event::SubjectErased(payload) => {
             Want::RecordErased { subject: stream, again: payload.again }

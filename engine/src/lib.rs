@@ -33,6 +33,7 @@ pub mod naming;
 pub mod operation;
 mod plan;
 pub mod proofs;
+pub mod push;
 pub mod reasons;
 pub mod registration;
 pub mod seal;
@@ -208,5 +209,6 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::ReleaseLock(registration) => timed_lock::release(look, at, id, *registration),
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
+        Want::SetPushAddress(want) => push::set_address(look, at, id, want),
     }
 }

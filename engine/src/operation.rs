@@ -26,6 +26,7 @@ use crate::key::KeyBytes;
 use crate::key_change;
 use crate::leaving;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
+use crate::push;
 use crate::reasons::{
     AuthenticationFailure, CancelReason, KeyChange, LockReason, OperationKind, OperationState,
     RegistrationState,
@@ -110,6 +111,7 @@ pub(crate) fn created(
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {
         return Err(Refusal::NoMethodFits);
     }
+    push::reachable(&application, &registration)?;
     let created = OperationCreatedV1 {
         by: want.by.clone(),
         operation: want.operation,
@@ -172,6 +174,7 @@ pub(crate) fn start(look: Look, at: Micros, event_id: Id, want: &StartAuthentica
         return Err(Refusal::RegistrationState(registration.state));
     }
     served(&application, &want.client_version)?;
+    push::woken(&application, &operation, want.push_confirmed)?;
     if operation.challenge.is_some() {
         return Ok(Vec::new());
     }
@@ -179,6 +182,7 @@ pub(crate) fn start(look: Look, at: Micros, event_id: Id, want: &StartAuthentica
         operation: want.operation,
         challenge: want.challenge,
         client_version: want.client_version.clone(),
+        push_confirmed: want.push_confirmed,
     };
     Plan::new(event_id).event(operation.registration, issued).done()
 }

@@ -121,6 +121,7 @@ impl<'a> Judged<'a> {
             | Event::OperationCancelled(_)
             | Event::OperationAnsweredElsewhere(_)
             | Event::OperationBegun(_)
+            | Event::PushAddressSet(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
             | Event::DeviceNamed(_)

@@ -19,6 +19,10 @@ pub const MEDIA_TYPE_MAX: usize = 128;
 pub const EXTERNAL_ID_MAX: usize = 128;
 /// Most bytes of client data (the reference product's limit).
 pub const CLIENT_DATA_MAX: usize = 1024;
+/// Most bytes of the name of a push gateway.
+pub const PUSH_GATEWAY_MAX: usize = 32;
+/// Most bytes of a push token.
+pub const PUSH_TOKEN_MAX: usize = 2048;
 /// Most bytes of risk data.
 pub const RISK_DATA_MAX: usize = 8 * 1024;
 
@@ -91,4 +95,21 @@ pub struct SealedResponseV1 {
     pub attestation: Option<Salted>,
     /// The address that the request came from.
     pub source: String,
+}
+
+/// Of `PushAddressSet`: where pushes go.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPushAddressV1 {
+    /// Which push service.
+    pub gateway: String,
+    /// The token that it gave to the app.
+    pub token: String,
+}
+
+impl std::fmt::Debug for SealedPushAddressV1 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedPushAddressV1")
+            .field("gateway", &self.gateway)
+            .finish_non_exhaustive()
+    }
 }

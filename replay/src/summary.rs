@@ -83,6 +83,7 @@ pub fn summary(event: &Event) -> String {
         ),
         Event::OperationExpired(e) => format!("operation {}", e.operation),
         Event::OperationCancelled(e) => format!("operation {}: {}", e.operation, e.reason),
+        Event::PushAddressSet(e) => if e.present { "set" } else { "removed" }.to_owned(),
         Event::OperationBegun(e) => format!("operation {} {} {}", e.operation, e.kind, e.level),
         Event::OperationAnsweredElsewhere(e) => {
             format!("operation {}: {} was answered", e.operation, e.answered)

@@ -531,7 +531,8 @@ fn subject(want: &Want) -> Option<Subject> {
         | Want::ReleaseLock(_)
         | Want::UnlockRegistration { .. }
         | Want::DeactivateRegistration { .. }
-        | Want::NameDevice(_) => Some(Subject::Registration),
+        | Want::NameDevice(_)
+        | Want::SetPushAddress(_) => Some(Subject::Registration),
     }
 }
 

@@ -312,6 +312,7 @@ impl History {
             operation,
             challenge,
             client_version: "3.8".into(),
+            push_confirmed: false,
         }));
         let declared = declared(phone);
         let facts = AuthenticationFacts {

@@ -1,6 +1,7 @@
 //! `keytrail device`: the simulated phone against any server.
 
 mod deactivate;
+mod push;
 mod test_ca;
 mod words;
 
@@ -23,8 +24,8 @@ use crate::device::{
     pending as pending_operations, printable, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
-use crate::wire::QrPayload;
 use crate::wire::device::FinishedActivation;
+use crate::wire::{Octets32, QrPayload};
 
 /// Where `keytrail serve` listens unless told otherwise.
 const SERVER: &str = "http://127.0.0.1:8080";
@@ -62,6 +63,8 @@ enum Action {
     Pending(Waiting),
     /// Name this phone
     Name(Name),
+    /// Say where pushes for this phone go
+    PushAddress(push::Arguments),
     /// Show what this phone is registered as; never a secret
     Show(Show),
     /// Make a maker of phones for tests, whose evidence an application can be told to trust
@@ -208,6 +211,9 @@ struct Authenticate {
     /// The number that the user confirms with an approval, where one is wanted
     #[arg(long, value_name = "NUMBER", conflicts_with = "reject")]
     number: Option<u32>,
+    /// The nonce of the push that woke the phone
+    #[arg(long, value_name = "NONCE", value_parser = push::nonce)]
+    push_nonce: Option<Octets32>,
     /// Authorities to trust for https, in PEM form
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -372,6 +378,7 @@ pub fn run(arguments: &Arguments) -> Exit {
         Action::Deactivate(arguments) => (arguments.json(), deactivate::run(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
         Action::Name(arguments) => (arguments.common.json, rename(arguments)),
+        Action::PushAddress(arguments) => (arguments.common.json, push::run(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
         Action::TestCa(arguments) => (false, test_ca::run(arguments)),
     };
@@ -585,6 +592,7 @@ fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOpti
         decision: if arguments.reject { Decision::Reject } else { Decision::Approve },
         reject_reason: arguments.reason,
         number: arguments.number,
+        push_nonce: arguments.push_nonce.map(|nonce| nonce.0),
         client_version: arguments.client_version.clone().or(old),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
@@ -738,6 +746,7 @@ mod tests {
             | Action::Deactivate(_)
             | Action::Name(_)
             | Action::Pending(_)
+            | Action::PushAddress(_)
             | Action::Show(_)
             | Action::TestCa(_) => panic!("another action"),
         }
@@ -808,6 +817,7 @@ mod tests {
             "--reject --reason BORED",
             "--reject --number 42",
             "--begin THREE",
+            "--push-nonce AAAA",
         ] {
             assert!(parse(&format!("device authenticate {both}")).is_err(), "{both}");
         }

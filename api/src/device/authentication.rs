@@ -19,9 +19,11 @@ use super::phone::{HardwareKey, Phone, message};
 use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
     BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication, ListPending,
-    NameDevice, NamedDevice, Pending, PendingOperation, Shown, Signatures, StartAuthentication,
+    NameDevice, NamedDevice, Pending, PendingOperation, SetPushAddress, Shown, Signatures,
+    StartAuthentication,
     StartedAuthentication,
 };
+use crate::wire::push::PushAddress;
 use crate::wire::{Octets, Octets32};
 
 /// How to answer.
@@ -40,6 +42,8 @@ pub struct AuthenticationOptions {
     pub reject_reason: Option<RejectReason>,
     /// With yes: the number that the user confirms.
     pub number: Option<u32>,
+    /// The nonce of the push that woke the phone.
+    pub push_nonce: Option<[u8; 32]>,
     /// Declares another client version than the phone's.
     pub client_version: Option<String>,
     /// Data for the service provider.
@@ -60,6 +64,7 @@ impl Default for AuthenticationOptions {
             decision: Decision::Approve,
             reject_reason: None,
             number: None,
+            push_nonce: None,
             client_version: None,
             client_data: None,
             risk_data: None,
@@ -114,6 +119,7 @@ pub fn authenticate_start(
         device_token: token(phone, &options.misbehaviour),
         operation_id: options.operation,
         client_version: version(phone, options)?.to_string(),
+        push_nonce: options.push_nonce.map(Octets32),
     };
     let started: StartedAuthentication = client.post("/device/v1/operations/start", &body, None)?;
     if started.application_id != phone.application_id {
@@ -163,6 +169,24 @@ pub fn name(
         device_name: device_name.map(str::to_owned),
     };
     Ok(client.post("/device/v1/registrations/name", &body, None)?)
+}
+
+/// Says where pushes for this phone go; none if nowhere any more.
+///
+/// # Errors
+///
+/// [`DeviceError::Client`].
+pub fn set_push_address(
+    client: &Client,
+    phone: &Phone,
+    address: Option<PushAddress>,
+) -> Result<(), DeviceError> {
+    let body = SetPushAddress {
+        registration_id: phone.registration_id,
+        device_token: token(phone, &Misbehaviour::default()),
+        address,
+    };
+    Ok(client.post("/device/v1/push-address", &body, None)?)
 }
 
 /// What waits for this phone, oldest first; waits as many seconds for it if there

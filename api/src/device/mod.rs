@@ -32,7 +32,7 @@ pub use activation::{Activating, ActivationOptions, Hardware, Offer, Redemption,
 pub use attestation::{Evidence, PACKAGE, TestCa};
 pub use authentication::{
     Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, begin, name,
-    pending,
+    pending, set_push_address,
 };
 pub use client::{Client, ClientError, Refusal};
 pub(crate) use client::{agent, is_https};

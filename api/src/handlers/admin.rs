@@ -1,5 +1,7 @@
 //! Applications, their configuration, and API keys, for administrators.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use actix_web::HttpResponse;
 use actix_web::web::{Path, Query};
 use engine::Keytrail;
@@ -19,6 +21,7 @@ use crate::call::{Call, Outcome};
 use crate::http::body::Body;
 use crate::http::idempotency::{Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
+use crate::push;
 use crate::wire::Empty;
 use crate::wire::Moment;
 use crate::wire::admin::{self as wire, Page, Properties, Status};
@@ -265,6 +268,7 @@ pub async fn status(call: Call, _caller: Administrator) -> Result<HttpResponse, 
         commands_refused: counters.refused,
         commands_failed: counters.internal,
         anchors: call.anchors.anchors().iter().map(anchor_view).collect(),
+        push: push_view(&call.push),
     }))
 }
 
@@ -328,6 +332,17 @@ fn page<T>(
 /// Properties as they stand in a command: each value as canonical JSON.
 fn set(properties: &Properties) -> Vec<SetProperty> {
     properties.0.iter().map(|(name, value)| (name.clone(), value.to_string())).collect()
+}
+
+fn push_view(board: &push::Board) -> Option<wire::PushStatus> {
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    board.host.clone().map(|host| wire::PushStatus {
+        host,
+        queued: count(&board.queued),
+        sent: count(&board.sent),
+        failed: count(&board.failed),
+        dropped: count(&board.dropped),
+    })
 }
 
 fn anchor_view(anchor: &State) -> wire::AnchorStatus {

@@ -66,6 +66,7 @@ pub async fn start(call: Call, body: Body<StartAuthentication>) -> Result<HttpRe
         operation: id,
         challenge: random(&*call.entropy),
         client_version: body.client_version.clone(),
+        push_confirmed: body.push_nonce.is_some_and(|nonce| is_of_push(&call, id, &nonce.0)),
     });
     let command = call.command(want);
     let outcome =
@@ -260,6 +261,11 @@ pub(super) fn recognised(
     })
 }
 
+/// Whether a nonce is that of the push for an operation.
+fn is_of_push(call: &Call, operation: Id, nonce: &[u8; 32]) -> bool {
+    call.push_nonces.of(operation).ct_eq(nonce).into()
+}
+
 /// The operation, if it is of this registration.
 fn own_operation(call: &Call, id: Id, registration: Id) -> Result<Arc<Operation>, ApiError> {
     let operation = call.look().operation(id);
@@ -287,6 +293,7 @@ fn not_done(call: &Call, id: Id, failed: Failed) -> ApiError {
         }
         Failed::Refused(Refusal::RegistrationState(_)) => Code::OperationNotFound.into(),
         Failed::Refused(Refusal::ClientTooOld) => Code::ClientNotServed.into(),
+        Failed::Refused(Refusal::PushNotConfirmed) => Code::PushNotConfirmed.into(),
         Failed::Refused(Refusal::MethodNotOffered) => Code::MethodNotOffered.into(),
         Failed::Refused(Refusal::TooManyAttempts { until }) => {
             call.refusals.count(Refused::Limited);

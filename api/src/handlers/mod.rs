@@ -6,7 +6,7 @@
 //! - [`attestation`]: revocation lists, for administrators; what *finish* makes of evidence.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`], [`initiative`],
-//!   [`pending`]: for devices.
+//!   [`pending`], [`push`]: for devices.
 //! - [`naming`]: names of devices, for devices and service providers.
 
 pub mod activations;
@@ -22,11 +22,13 @@ mod judging;
 pub mod naming;
 pub mod operations;
 pub mod pending;
+pub mod push;
 pub mod registrations;
 mod templates;
 pub mod users;
 
 use actix_web::web::{self, ServiceConfig};
+use engine::attestation::revocation::LIST_MAX;
 
 /// Adds every endpoint over the store.
 pub fn configure(config: &mut ServiceConfig) {
@@ -65,6 +67,8 @@ fn admin(config: &mut ServiceConfig) {
         )
         .service(
             web::resource("/admin/v1/attestation/revocation-list")
+                // Google's list grows; only an administrator's body is read.
+                .app_data(web::PayloadConfig::new(LIST_MAX))
                 .post(attestation::take_revocation_list),
         )
         .service(web::resource("/admin/v1/status").get(admin::status))
@@ -104,6 +108,7 @@ fn device(config: &mut ServiceConfig) {
             web::resource("/device/v1/activations/{id}/finish").post(device_activation::finish),
         )
         .service(web::resource("/device/v1/registrations/name").post(naming::by_device))
+        .service(web::resource("/device/v1/push-address").post(push::set_address))
         .service(web::resource("/device/v1/operations/begin").post(initiative::begin))
         .service(web::resource("/device/v1/operations/pending").post(pending::list))
         .service(web::resource("/device/v1/operations/start").post(device_authentication::start))

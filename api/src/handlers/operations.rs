@@ -280,6 +280,7 @@ pub(super) fn own(
         application_id: operation.application,
         broadcast_id: operation.broadcast,
         begun_by_device: operation.begun.is_some(),
+        push_confirmed: operation.push_confirmed,
         state: operation.state,
         kind: operation.kind,
         target_method: operation.target,

@@ -9,6 +9,7 @@ use engine::terms::{Decision, HwKeyClientStatus, Level, Method};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::push::PushAddress;
 use super::words::{
     ConfirmationWord, DecisionWord, HwKeyClientStatusWord, LevelWord, MethodWord,
     OperationKindWord, OperationStateWord, PinTypeWord, PlatformWord, RejectReasonWord,
@@ -357,6 +358,25 @@ pub struct StartAuthentication {
     /// The client's version.
     #[schema(max_length = 32, example = "3.8.0")]
     pub client_version: String,
+    /// The nonce of the push that woke the device, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub push_nonce: Option<Octets32>,
+}
+
+/// Says where pushes for a registration go.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetPushAddress {
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The device token.
+    pub device_token: Octets32,
+    /// Where they go; absent if nowhere any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub address: Option<PushAddress>,
 }
 
 /// What the user is asked, and the challenge.

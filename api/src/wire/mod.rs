@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod device;
 pub mod provider;
+pub mod push;
 mod qr;
 mod values;
 pub mod words;

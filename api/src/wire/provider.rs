@@ -506,6 +506,8 @@ pub struct Operation {
     pub broadcast_id: Option<Id>,
     /// Whether the device began it, without being asked.
     pub begun_by_device: bool,
+    /// Whether the device has shown that it got the push for this.
+    pub push_confirmed: bool,
     /// Where it stands.
     #[schema(value_type = OperationStateWord)]
     pub state: OperationState,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use engine::Keytrail;
 use engine::command::{Command, FinishActivation, FinishAuthentication, Want};
 use engine::config::Config;
-use engine::entries::{Activation, Application, Entry, Key, Operation, Registration, Started};
+use engine::entries::{
+    Activation, Application, Entry, Key, Operation, Pushed, Registration, Started,
+};
 use engine::events::{DeclaredV1, Event, KeySetV1, MethodKeyV1, VerificationV1};
 use engine::ids::{Id, Micros, Position};
 use engine::key::KeyBytes;
@@ -229,6 +231,7 @@ fn registration(state: RegistrationState) -> Registration {
         created_at: Micros(0),
         activated_at: None,
         last_used_at: None,
+        push: Pushed::default(),
     }
 }
 
@@ -337,6 +340,7 @@ fn authenticate(
         expires_at: LATER,
         state: OperationState::Pending,
         challenge: Some(CHALLENGE),
+        push_confirmed: false,
         attempts: Vec::new(),
         hw_key_client_status: HwKeyClientStatus::NotReported,
         hw_key_server_result: HwKeyServerResult::NoKeyRegistered,

@@ -78,6 +78,7 @@ fn samples() -> Vec<Event> {
     world.done(Want::ExpireOperation(expiring));
     world.done(Want::ExpireActivation(abandoned));
     world.configure("allow_device_initiated", "true");
+    world.push_address(id, true).unwrap();
     let operation = world.id();
     world.done(Want::BeginOperation(engine::command::BeginOperation {
         operation,

@@ -51,6 +51,8 @@ impl Why {
         match refusal {
             // What the configuration itself refuses.
             Refusal::ClientTooOld
+            | Refusal::NoPushAddress
+            | Refusal::PushNotConfirmed
             | Refusal::CodeTooShort { .. }
             | Refusal::NoMethodFits
             | Refusal::MethodNotOffered
@@ -139,6 +141,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::DeviceNamed(_)
+        | Event::PushAddressSet(_)
         | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)

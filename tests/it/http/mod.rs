@@ -1,6 +1,6 @@
 //! The HTTP interface of the real server: what it answers, and what it never tells.
 
-mod attestation;
+pub(crate) mod attestation;
 mod audit;
 mod budgets;
 mod document;
@@ -15,6 +15,7 @@ mod lookalikes;
 mod naming;
 mod operations;
 mod parser;
+mod push;
 mod races;
 mod restarts;
 mod strategies;

@@ -254,7 +254,8 @@ impl Writer {
         self.run(Want::CreateOperation(create)).await?;
         let challenge = self.draw.bytes();
         let client_version = VERSION.into();
-        let start = StartAuthentication { operation, challenge, client_version };
+        let start =
+            StartAuthentication { operation, challenge, client_version, push_confirmed: false };
         self.run(Want::StartAuthentication(start)).await?;
         let finish = self.finish(member, operation, challenge);
         let before = self.clock.monotonic();
