@@ -600,6 +600,8 @@ impl Changes<'_> {
         self.registration(|registration| {
             registration.hardware = Some(key);
             registration.hw_key_impossible = false;
+            // Evidence was of the former key, and says nothing of this one.
+            registration.attestation = None;
             registration.unproven_device |= unproven_device;
             registration.keys_at = position;
         });
