@@ -8,8 +8,7 @@ use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
     FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation,
-    SetPushAddress,
-    StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
+    SetPushAddress, StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;

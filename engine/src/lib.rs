@@ -65,7 +65,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 10;
+    const STATE_VERSION: u32 = 12;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

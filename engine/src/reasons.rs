@@ -241,8 +241,10 @@ terms! {
         FraudSuspected = 4 "FRAUD_SUSPECTED",
         /// Anything else.
         Other = 5 "OTHER",
+        /// Its hardware key is no longer trusted.
+        KeyDistrusted = 6 "KEY_DISTRUSTED",
         /// The device itself ended it, and signed that.
-        ByDevice = 6 "BY_DEVICE",
+        ByDevice = 7 "BY_DEVICE",
     }
 
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
@@ -399,6 +401,7 @@ impl From<ReasonGiven> for DeactivationReason {
             ReasonGiven::DeviceStolen => Self::DeviceStolen,
             ReasonGiven::FraudSuspected => Self::FraudSuspected,
             ReasonGiven::Other => Self::Other,
+            ReasonGiven::KeyDistrusted => Self::KeyDistrusted,
         }
     }
 }
@@ -414,6 +417,7 @@ impl DeactivationReason {
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
             Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
             Self::Other => Some(ReasonGiven::Other),
+            Self::KeyDistrusted => Some(ReasonGiven::KeyDistrusted),
         }
     }
 }

@@ -20,8 +20,7 @@ use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
     BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication, ListPending,
     NameDevice, NamedDevice, Pending, PendingOperation, SetPushAddress, Shown, Signatures,
-    StartAuthentication,
-    StartedAuthentication,
+    StartAuthentication, StartedAuthentication,
 };
 use crate::wire::push::PushAddress;
 use crate::wire::{Octets, Octets32};
