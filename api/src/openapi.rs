@@ -222,6 +222,7 @@ mod tests {
             "StartedAuthentication",
             "Salted",
             "FinishAuthentication",
+            "NewKey",
             "Signatures",
             "FinishedAuthentication",
         ] {
