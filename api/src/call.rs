@@ -200,8 +200,8 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         Refusal::OperationState(at) => state(Code::OperationState, at),
         Refusal::TooManyOperations => Code::TooManyOperations.into(),
         Refusal::NoMethodFits => Code::NoMethodFits.into(),
-        Refusal::KeyChange(reason) => ApiError::new(Code::KeyChangeImpossible).detail(*reason),
         Refusal::NoPushAddress => Code::NoPushAddress.into(),
+        Refusal::KeyChange(reason) => ApiError::new(Code::KeyChangeImpossible).detail(*reason),
         // What only a device's commands or the server's own meet.
         Refusal::Repeat(_)
         | Refusal::AlreadyStarted

@@ -101,10 +101,10 @@ table! {
         "The registration has as many pending operations as it can have.";
     NoMethodFits = 409 "no_method_fits", "No method fits",
         "The registration has no key for a method that the application allows, that was asked for, and that reaches the level.";
-    KeyChangeImpossible = 409 "key_change_impossible", "Key change impossible",
-        "The keys on file or the configuration stand against this change of a key; `detail` says what.";
     NoPushAddress = 409 "no_push_address", "No push address",
         "The application asks devices to confirm the push, and this registration has no address for pushes.";
+    KeyChangeImpossible = 409 "key_change_impossible", "Key change impossible",
+        "The keys on file or the configuration stand against this change of a key; `detail` says what.";
     RevokesItself = 409 "revokes_itself", "Revokes itself",
         "An API key cannot revoke itself: use another administrator's.";
     NotYetSigned = 409 "not_yet_signed", "Not yet signed",
