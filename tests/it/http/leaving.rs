@@ -12,7 +12,7 @@ use crate::client::{Request, assert_problem};
 fn code(error: &DeviceError) -> (u16, String) {
     match error {
         DeviceError::Client(error) => {
-            let refusal = error.refusal().expect("a refusal");
+            let refusal = error.refusal().unwrap();
             (refusal.status, refusal.code.clone())
         }
         other => panic!("{other:?}"),
