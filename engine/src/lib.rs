@@ -63,7 +63,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 11;
+    const STATE_VERSION: u32 = 12;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
