@@ -119,7 +119,7 @@ pub async fn finish(
     let body = body.value;
     check_name(body.device_name.as_deref())?;
     let keys = Keys::read(&body)?;
-    let attestation = Sent::read(body.attestation.as_ref())?;
+    let attestation = Sent::read("/attestation", body.attestation.as_ref())?;
     let sent = SentAlong::new(
         &body.client_version,
         body.hw_key_client_status,

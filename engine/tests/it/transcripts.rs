@@ -141,7 +141,11 @@ fn change_parts(given: &Value) -> KeyChangeParts {
         Value::Null => KeyId([0; 32]),
         key => PublicKey::from_bytes(&crate::unhex(text(key))).expect("a key").id(),
     };
-    KeyChangeParts { slot: slot(text(&given["slot"])), new_key }
+    KeyChangeParts {
+        slot: slot(text(&given["slot"])),
+        new_key,
+        attestation_hash: content(Content::Attestation, &given["attestation"]),
+    }
 }
 
 /// The hashes of a transcript by their names in the vectors.
@@ -152,10 +156,16 @@ fn hashes(transcript: &Transcript) -> Value {
         "client_data_hash": hex(&transcript.client_data_hash),
         "risk_data_hash": hex(&transcript.risk_data_hash),
     });
-    if let Of::Activation(parts) = &transcript.of {
-        hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
-        hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
-        hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+    match &transcript.of {
+        Of::Activation(parts) => {
+            hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
+            hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
+            hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+        }
+        Of::KeyChange(_, parts) => {
+            hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+        }
+        Of::Operation(_) => (),
     }
     hashes
 }
@@ -218,7 +228,9 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
                 .as_str()
                 .map(|key| PublicKey::from_bytes(&crate::unhex(key)).expect("a key").to_stored());
             let signed = answered(t, *kind, &declared);
-            return signed.changing(target, key.as_ref()).expect("a good key");
+            return signed
+                .changing(target, key.as_ref(), parts.attestation_hash)
+                .expect("a good key");
         }
     };
     let facts = ActivationFacts {
@@ -400,6 +412,7 @@ impl Draw {
         } else if text(&given["purpose"]).contains('-') {
             given["slot"] = ["HARDWARE", "DEVICE:PIN", "DEVICE:BIOMETRIC"][self.below(3)].into();
             let none = self.below(4) == 0;
+            given["attestation"] = self.content();
             given["new_key"] = if none { Value::Null } else { spki["previous"]["spki"].clone() };
         }
         given
