@@ -14,6 +14,7 @@ use engine::command::{Command, StartLog, Want};
 use engine::entries::Look;
 use engine::ids::Id;
 use engine::machine::{Clock, Entropy, fresh_id};
+use engine::recovery::RecoveryCoder;
 use storage::keys::{KeyError, KeyStore, Secret32, SecretName};
 use storage::notary::Evidence;
 use storage::open::Store;
@@ -80,6 +81,8 @@ pub struct App {
     pub push: Arc<push::Board>,
     /// Hashes what an idempotent request asks for.
     pub request_key: Secret32,
+    /// Makes recovery codes.
+    pub recovery: RecoveryCoder,
     code_key: Secret32,
     signatures_checked: AtomicU64,
 }
@@ -97,6 +100,7 @@ impl App {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, KeyError> {
         let api_keys = store.keys.secret(SecretName::ApiKeys)?;
+        let code_key = store.keys.secret(SecretName::ActivationCodes)?;
         let devices = store.keys.secret(SecretName::Devices)?;
         Ok(Self {
             handle: store.handle.clone(),
@@ -112,7 +116,8 @@ impl App {
             push_signer: push::CallOutSigner::of_secret(&devices),
             push_nonces: push::Nonces::of_secret(&devices),
             push: Arc::default(),
-            code_key: store.keys.secret(SecretName::ActivationCodes)?,
+            recovery: RecoveryCoder::new(code_key.expose()),
+            code_key,
             guesses: Guesses::default(),
             refusals: Refusals::new(clock.wall()),
             key_uses: KeyUses::new(clock.wall()),

@@ -3,6 +3,9 @@
 //! A guess attacks every live code of an application at once and matches none,
 //! so it is counted on the application and on where it came from. The limits
 //! are the application's configuration.
+//!
+//! A wrong recovery code is counted here on its source alone: the registration that
+//! it is meant for has a count of its own, in the log.
 
 use engine::config::Config;
 use engine::ids::{Id, Micros};
@@ -57,7 +60,7 @@ impl Guesses {
                 let limits = limits(config, BudgetScope::Application);
                 self.by_application.check(&application, limits, now)
             }
-            CodeKind::Qr => Ok(()),
+            CodeKind::Qr | CodeKind::Recovery => Ok(()),
         }
     }
 

@@ -6,8 +6,8 @@
 use crate::attestation::lists::ListEntry;
 use crate::events::{
     Actor, Bytes32, ClockConfirmedV1, DeclaredV1, EpochBegunV1, EvidenceJudgedV1, KeyRotatedV1,
-    KeySetV1, KeyUseCountedV1, MatchingV1, RefusalsCountedV1, SetProperty, StateDigestedV1,
-    VerificationV1,
+    KeySetV1, KeyUseCountedV1, MatchingV1, RecoveryCodesIssuedV1, RefusalsCountedV1, SetProperty,
+    StateDigestedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -76,6 +76,8 @@ pub enum Want {
     RequestActivation(RequestActivation),
     /// Redeem a code.
     StartActivation(StartActivation),
+    /// Redeem a recovery code.
+    StartRecovery(StartRecovery),
     /// Judge the keys that an activation offers.
     FinishActivation(Box<FinishActivation>),
     /// Cancel an activation.
@@ -246,6 +248,27 @@ pub struct StartActivation {
     pub client_version: String,
 }
 
+/// Redeem a recovery code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartRecovery {
+    /// The registration whose set it is said to be of.
+    pub registration: Id,
+    /// Keyed hash of the code.
+    pub code: Bytes32,
+    /// The registration that is to take its place: a fresh id.
+    pub recovered: Id,
+    /// The activation: a fresh id.
+    pub activation: Id,
+    /// Hash of the client's nonce.
+    pub nonce_hash: Bytes32,
+    /// The challenge to issue.
+    pub challenge: Bytes32,
+    /// The client's version.
+    pub client_version: String,
+    /// Sealed [`crate::sealed::SealedUserV1`].
+    pub sealed: Vec<u8>,
+}
+
 /// Judge the keys that an activation offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishActivation {
@@ -270,6 +293,8 @@ pub struct FinishActivation {
     /// Sealed [`crate::sealed::SealedNameV1`] for the second event; empty if the
     /// device says no name.
     pub name: Vec<u8>,
+    /// A set of recovery codes that it gets if its keys are taken.
+    pub recovery: Option<RecoveryCodesIssuedV1>,
     /// Sealed [`crate::sealed::SealedResponseV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
 }
@@ -426,6 +451,8 @@ pub struct FinishAuthentication {
     pub keys_at: Position,
     /// The signatures that were checked.
     pub verifications: Vec<VerificationV1>,
+    /// A set of recovery codes that it gets if that is what was asked and approved.
+    pub recovery: Option<RecoveryCodesIssuedV1>,
     /// Sealed [`crate::sealed::SealedResponseV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
 }

@@ -38,6 +38,10 @@ pub struct Config {
     pub activation_lifetime_s: u32,
     /// Methods that may be activated and used.
     pub allowed_methods: Vec<Method>,
+    /// Recovery codes that a registration gets; 0 gives none and takes none.
+    pub recovery_codes: u32,
+    /// Wrong recovery codes for a set after which none of it is taken.
+    pub recovery_failures_allowed: u32,
     /// Whether a re-activation may go on without proof by an old key.
     pub allow_unproven_reactivation: bool,
     /// Whether a lost hardware key may be replaced without its signature.
@@ -88,6 +92,8 @@ impl Default for Config {
             activation_failure_window_s: 600,
             activation_lifetime_s: 300,
             allowed_methods: vec![Method::Device, Method::DevicePin, Method::DeviceBiometric],
+            recovery_codes: 0,
+            recovery_failures_allowed: 3,
             allow_unproven_reactivation: false,
             allow_unproven_key_replacement: false,
             key_change_methods: vec![Method::DevicePin, Method::DeviceBiometric],
@@ -268,6 +274,16 @@ pub const PROPERTIES: &[Property] = &[
         two_factor_method,
         |method| json!(method.as_str()),
         "Methods by which a user may change the keys of a registration: two factors only."
+    ),
+    number!(
+        recovery_codes,
+        0..=crate::recovery::CODES_MAX,
+        "Recovery codes that a registration gets with its keys; 0: recovery is off."
+    ),
+    number!(
+        recovery_failures_allowed,
+        1..=20,
+        "Wrong recovery codes for a registration after which none of its codes is taken."
     ),
     number!(pin_length_min, 4..=32, "Shortest PIN, in characters. Enforced by the device."),
     number!(pin_length_max, 4..=32, "Longest PIN, in characters. Enforced by the device."),

@@ -54,6 +54,8 @@ pub enum Key {
     Activation(Id),
     /// The erasure of a person.
     Erasure(Id),
+    /// A set of recovery codes, by the keyed hash of its selector.
+    Recovery(Bytes32),
 }
 
 /// A moment at which time itself must act.
@@ -110,6 +112,7 @@ impl Key {
             Self::Owned(subject, registration) => tagged(b'U', &[&subject.0, &registration.0]),
             Self::Activation(id) => tagged(b'V', &[&id.0]),
             Self::Erasure(id) => tagged(b'X', &[&id.0]),
+            Self::Recovery(selector) => tagged(b'Y', &[selector]),
         }
     }
 
@@ -147,6 +150,7 @@ impl Key {
             }
             b'V' => id().map(Self::Activation),
             b'X' => id().map(Self::Erasure),
+            b'Y' => rest.try_into().ok().map(Self::Recovery),
             _ => None,
         }
     }
@@ -344,6 +348,10 @@ pub struct Registration {
     pub noise_since: Micros,
     /// Such failures in that window.
     pub noise: u32,
+    /// Selector of its recovery codes, if it has some.
+    pub recovery: Option<Bytes32>,
+    /// The registration whose place it takes, if a recovery code began it.
+    pub recovers: Option<Id>,
     /// Position of the record that holds its sealed name, if it has one.
     pub named_in: Option<Position>,
     /// Start of the present window of names that the device gave itself.
@@ -550,6 +558,28 @@ pub struct Erasure {
     pub erased_at: Option<Micros>,
 }
 
+/// A set of recovery codes. Its moves are drawn in [`crate::recovery`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Whose codes they are.
+    pub registration: Id,
+    /// The activation or operation that it came with.
+    pub set: Id,
+    /// Its codes.
+    pub codes: Vec<RecoveryCode>,
+    /// Wrong codes that were sent for it.
+    pub failures: u32,
+}
+
+/// A recovery code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryCode {
+    /// Its keyed hash.
+    pub hash: Bytes32,
+    /// The activation that it began, if it was redeemed.
+    pub redeemed_by: Option<Id>,
+}
+
 /// A state entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
@@ -592,6 +622,8 @@ pub enum Entry {
     Owned,
     /// Under [`Key::Erasure`].
     Erasure(#[serde(with = "shared")] Arc<Erasure>),
+    /// Under [`Key::Recovery`].
+    Recovery(#[serde(with = "shared")] Arc<Recovery>),
 }
 
 /// A shared value, stored as the value itself.
@@ -669,6 +701,15 @@ impl Look<'_> {
         }
     }
 
+    /// The set of recovery codes with this selector, by its keyed hash.
+    #[must_use]
+    pub fn recovery(self, selector: &Bytes32) -> Option<Arc<Recovery>> {
+        match self.0.get(&Key::Recovery(*selector)).as_deref() {
+            Some(Entry::Recovery(recovery)) => Some(Arc::clone(recovery)),
+            Some(_) | None => None,
+        }
+    }
+
     /// How many registrations a subject has that are not over.
     #[must_use]
     pub fn registrations_of(self, subject: Id) -> u64 {
@@ -720,6 +761,7 @@ impl Entry {
             Self::Subject(_) => matches!(key, Key::Subject(_)),
             Self::Owned => matches!(key, Key::Owned(..)),
             Self::Erasure(_) => matches!(key, Key::Erasure(_)),
+            Self::Recovery(_) => matches!(key, Key::Recovery(_)),
         }
     }
 }

@@ -737,6 +737,59 @@ pub struct DeviceNamedV1 {
     pub named: bool,
 }
 
+/// A registration has a new set of recovery codes; a former one is void.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryCodesIssuedV1 {
+    /// The activation or operation that the set came with: the salt of its hashes.
+    pub set: Id,
+    /// Keyed hash of the selector that all its codes begin with.
+    pub selector: Bytes32,
+    /// Keyed hash of each code.
+    pub codes: Vec<Bytes32>,
+}
+
+/// A recovery code was redeemed: an activation of a new registration has begun, which
+/// takes the place of another one. The person's reference is sealed, once more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryStartedV1 {
+    /// The application.
+    pub application: Id,
+    /// The activation.
+    pub activation: Id,
+    /// The registration whose place is taken.
+    pub recovers: Id,
+    /// Keyed hash of the code.
+    pub code: Bytes32,
+    /// Hash of the client's nonce, for which redeeming can be repeated.
+    pub nonce_hash: Bytes32,
+    /// The challenge.
+    pub challenge: Bytes32,
+    /// The client's version as it declared it.
+    pub client_version: String,
+    /// When the activation can no longer be finished.
+    pub expires_at: Micros,
+}
+
+/// A recovery code of this registration was used up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryCodeRedeemedV1 {
+    /// Its keyed hash.
+    pub code: Bytes32,
+    /// The activation that it began.
+    pub activation: Id,
+}
+
+/// What was sent as a recovery code of this registration is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryCodeRefusedV1 {
+    /// Keyed hash of what was sent.
+    pub code: Bytes32,
+    /// Wrong codes for the set from now on.
+    pub failures: u32,
+    /// Wrong codes after which no code of the set is taken.
+    pub failures_allowed: u32,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -871,4 +924,8 @@ registry! {
     RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
     LockReleased(LockReleasedV1) = 85 schema 1,
     DeviceNamed(DeviceNamedV1) = 111 schema 1,
+    RecoveryCodesIssued(RecoveryCodesIssuedV1) = 112 schema 1,
+    RecoveryStarted(RecoveryStartedV1) = 113 schema 1,
+    RecoveryCodeRedeemed(RecoveryCodeRedeemedV1) = 114 schema 1,
+    RecoveryCodeRefused(RecoveryCodeRefusedV1) = 115 schema 1,
 }

@@ -13,13 +13,13 @@ use crate::attestation::lists::ListName;
 use crate::config::Config;
 use crate::entries::{
     Activation, ApiKey, Application, Attempt, Broadcast, Deadline, Entry, Erasure, Expiring,
-    JudgedActivation, Key, Look, Operation, Pushed, Registration, Started, Succeeded, Succession,
-    System,
+    JudgedActivation, Key, Look, Operation, Pushed, Recovery, RecoveryCode, Registration, Started,
+    Succeeded, Succession, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, DeviceNamedV1, ErasureOrderedV1, Event,
-    MethodKeyV1, OperationBegunV1, OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, Bytes32, DeviceNamedV1, ErasureOrderedV1, Event,
+    MethodKeyV1, OperationBegunV1, OperationCreatedV1, RecoveryCodesIssuedV1, RecoveryStartedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -27,7 +27,8 @@ use crate::machine::{Change, Entries, Record, StreamHead};
 use crate::naming::NAMES_WINDOW_S;
 use crate::operation::{NOISE_WINDOW_S, forgives};
 use crate::reasons::{
-    ActivationState, BudgetScope, CancelReason, OperationKind, OperationState, RegistrationState,
+    ActivationState, BudgetScope, CancelReason, CodeKind, OperationKind, OperationState,
+    RegistrationState,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use crate::transcript::NO_CONTENT;
@@ -94,6 +95,10 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::OperationCancelled(_)
         | Event::OperationAnsweredElsewhere(_)
         | Event::OperationBegun(_)
+        | Event::RecoveryCodesIssued(_)
+        | Event::RecoveryStarted(_)
+        | Event::RecoveryCodeRedeemed(_)
+        | Event::RecoveryCodeRefused(_)
         | Event::PushAddressSet(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
@@ -243,6 +248,17 @@ impl Changes<'_> {
             Event::MethodReplaced(payload) => self.method_key(payload.method, Some(payload.key)),
             Event::MethodRemoved(payload) => self.method_key(payload.method, None),
             Event::DeviceNamed(payload) => self.device_named(payload),
+            Event::RecoveryCodesIssued(payload) => self.recovery_codes_issued(payload),
+            Event::RecoveryStarted(payload) => self.recovery_started(payload),
+            Event::RecoveryCodeRedeemed(payload) => self.recovery(|recovery| {
+                let redeemed = recovery.codes.iter_mut().find(|code| code.hash == payload.code);
+                if let Some(code) = redeemed {
+                    code.redeemed_by = Some(payload.activation);
+                }
+            }),
+            Event::RecoveryCodeRefused(payload) => {
+                self.recovery(|recovery| recovery.failures = payload.failures);
+            }
             Event::OperationCreated(payload) => self.operation_created(payload),
             Event::ChallengeIssued(payload) => {
                 self.registration(|_| ());
@@ -319,6 +335,9 @@ impl Changes<'_> {
         if registration.state == RegistrationState::Deactivated
             && before.state != registration.state
         {
+            if let Some(selector) = registration.recovery.take() {
+                self.remove(Key::Recovery(selector));
+            }
             self.remove(Key::Owned(registration.subject, id));
             self.registrations_of(registration.subject, |count| count.saturating_sub(1));
         }
@@ -395,10 +414,7 @@ impl Changes<'_> {
         if payload.again {
             self.registration(|registration| registration.activation = Some(payload.activation));
         } else {
-            let registration = self.new_registration(payload);
-            self.put(Key::Owned(registration.subject, id), Entry::Owned);
-            self.registrations_of(registration.subject, |count| count.saturating_add(1));
-            self.put(Key::Registration(id), Entry::Registration(Arc::new(registration)));
+            self.owned(id, self.new_registration(payload.application, payload.activation));
         }
         self.put(Key::Code(payload.code_hash), Entry::Code(payload.activation));
         self.put(Key::Code(payload.qr_hash), Entry::Code(payload.activation));
@@ -406,10 +422,17 @@ impl Changes<'_> {
         self.deadline(payload.expires_at, Expiring::Activation(payload.activation));
     }
 
-    fn new_registration(&self, payload: &ActivationRequestedV1) -> Registration {
+    /// A registration is there, and belongs to its person.
+    fn owned(&mut self, id: Id, registration: Registration) {
+        self.put(Key::Owned(registration.subject, id), Entry::Owned);
+        self.registrations_of(registration.subject, |count| count.saturating_add(1));
+        self.put(Key::Registration(id), Entry::Registration(Arc::new(registration)));
+    }
+
+    fn new_registration(&self, application: Id, activation: Id) -> Registration {
         Registration {
             head: self.head(),
-            application: payload.application,
+            application,
             subject: self.record.draft.subject,
             requested_in: self.position(),
             state: RegistrationState::Requested,
@@ -417,7 +440,7 @@ impl Changes<'_> {
             release_at: None,
             releases: 0,
             deactivation_reason: None,
-            activation: Some(payload.activation),
+            activation: Some(activation),
             software: Vec::new(),
             hardware: None,
             hw_key_impossible: false,
@@ -429,6 +452,8 @@ impl Changes<'_> {
             failures: 0,
             noise_since: Micros(0),
             noise: 0,
+            recovery: None,
+            recovers: None,
             named_in: None,
             names_since: Micros(0),
             names: 0,
@@ -551,6 +576,65 @@ impl Changes<'_> {
             registration.activated_at = Some(at);
         });
         self.activation_over(payload.activation, ActivationState::Completed, None);
+    }
+
+    fn recovery_codes_issued(&mut self, payload: &RecoveryCodesIssuedV1) {
+        let id = self.stream();
+        let Some(before) = self.look().registration(id) else { return };
+        if let Some(former) = before.recovery {
+            self.remove(Key::Recovery(former));
+        }
+        self.registration(|registration| registration.recovery = Some(payload.selector));
+        let unused = |&hash: &Bytes32| RecoveryCode { hash, redeemed_by: None };
+        let recovery = Recovery {
+            registration: id,
+            set: payload.set,
+            codes: payload.codes.iter().map(unused).collect(),
+            failures: 0,
+        };
+        self.put(Key::Recovery(payload.selector), Entry::Recovery(Arc::new(recovery)));
+    }
+
+    /// Changes the set of the registration whose stream this is.
+    fn recovery(&mut self, change: impl FnOnce(&mut Recovery)) {
+        self.registration(|_| ());
+        let registration = self.look().registration(self.stream());
+        let Some(selector) = registration.and_then(|known| known.recovery) else { return };
+        let Some(recovery) = self.look().recovery(&selector) else { return };
+        let mut recovery = (*recovery).clone();
+        change(&mut recovery);
+        self.put(Key::Recovery(selector), Entry::Recovery(Arc::new(recovery)));
+    }
+
+    /// An activation that begins redeemed, of a registration that takes another's place.
+    fn recovery_started(&mut self, payload: &RecoveryStartedV1) {
+        let id = self.stream();
+        let started = Started {
+            with: CodeKind::Recovery,
+            nonce_hash: payload.nonce_hash,
+            challenge: payload.challenge,
+        };
+        let activation = Activation {
+            registration: id,
+            application: payload.application,
+            again: false,
+            state: ActivationState::Started,
+            code_hash: NO_CONTENT,
+            qr_hash: NO_CONTENT,
+            expires_at: payload.expires_at,
+            created_at: self.now(),
+            started: Some(started),
+            judged: None,
+            cancel_reason: None,
+        };
+        self.put(Key::Activation(payload.activation), Entry::Activation(Arc::new(activation)));
+        let registration = Registration {
+            state: RegistrationState::Started,
+            recovers: Some(payload.recovers),
+            ..self.new_registration(payload.application, payload.activation)
+        };
+        self.owned(id, registration);
+        self.deadline(payload.expires_at, Expiring::Activation(payload.activation));
     }
 
     fn device_named(&mut self, payload: &DeviceNamedV1) {

@@ -10,7 +10,8 @@
 //! its beginning on it is like any other: see [`crate::operation`].
 //!
 //! What a device begins for its own sake needs no such permission: to end its
-//! registration, see [`crate::leaving`].
+//! registration, see [`crate::leaving`], and to get recovery codes, where there are
+//! some, see [`crate::recovery`].
 
 use crate::command::{BeginOperation, Refusal};
 use crate::entries::{Application, Look, Registration};
@@ -20,6 +21,7 @@ use crate::leaving;
 use crate::operation::{OPEN_OPERATIONS_MAX, methods_for};
 use crate::plan::{Decided, Plan};
 use crate::reasons::{OperationKind, RegistrationState};
+use crate::recovery;
 use crate::registration::served;
 
 /// Most operations that a device has begun and that can still be answered: it
@@ -33,6 +35,7 @@ pub(crate) fn begin(look: Look, at: Micros, event_id: Id, want: &BeginOperation)
         return Err(Refusal::RegistrationState(registration.state));
     }
     allowed(&application, want.kind)?;
+    recovery::askable(&application, want.kind, want.level)?;
     served(&application, &want.client_version)?;
     let mut open = registration.open_operations.iter().filter_map(|id| look.operation(*id));
     if open.any(|operation| operation.begun == Some(want.nonce_hash)) {
@@ -67,7 +70,7 @@ fn allowed(application: &Application, kind: OperationKind) -> Result<(), Refusal
     match kind {
         OperationKind::Authentication if application.config.allow_device_initiated => Ok(()),
         OperationKind::Authentication => Err(Refusal::DeviceMayNotBegin),
-        OperationKind::Deactivation => Ok(()),
+        OperationKind::Deactivation | OperationKind::RecoveryCodes => Ok(()),
         OperationKind::Transaction
         | OperationKind::AddHwKey
         | OperationKind::RotateHwKey

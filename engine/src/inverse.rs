@@ -8,12 +8,14 @@ use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
     FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation,
-    SetPushAddress, StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
+    SetPushAddress, StartActivation, StartAuthentication, StartLog, StartRecovery,
+    TakeRevocationList, Want,
 };
-use crate::events::{Event, EventError, OperationCreatedV1};
+use crate::events::{Event, EventError, OperationCreatedV1, RecoveryCodesIssuedV1};
 use crate::ids::Id;
 use crate::machine::Record;
 use crate::reasons::CancelReason;
+use crate::transcript::NO_CONTENT;
 
 /// Why records are not those of a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +120,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             verifications: payload.verifications,
             evidence: payload.evidence,
             name: name_given(records)?,
+            recovery: codes_issued(records)?,
             sealed,
         })),
         Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
@@ -137,6 +140,27 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             registration: stream,
             reason: payload.reason.given().ok_or(orphan)?,
         },
+        Event::RecoveryStarted(payload) => Want::StartRecovery(StartRecovery {
+            registration: payload.recovers,
+            code: payload.code,
+            recovered: stream,
+            activation: payload.activation,
+            nonce_hash: payload.nonce_hash,
+            challenge: payload.challenge,
+            client_version: payload.client_version,
+            sealed,
+        }),
+        // Nothing else of the command counted.
+        Event::RecoveryCodeRefused(payload) => Want::StartRecovery(StartRecovery {
+            registration: stream,
+            code: payload.code,
+            recovered: Id::NIL,
+            activation: Id::NIL,
+            nonce_hash: NO_CONTENT,
+            challenge: NO_CONTENT,
+            client_version: String::new(),
+            sealed,
+        }),
         Event::DeviceNamed(payload) => Want::NameDevice(NameDevice {
             by: payload.by,
             registration: stream,
@@ -174,6 +198,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
                 body_digest: payload.body_digest,
                 keys_at: payload.keys_at,
                 verifications: payload.verifications,
+                recovery: codes_issued(records)?,
                 sealed,
             }))
         }
@@ -204,6 +229,8 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         Event::ActivationCancelled(_)
         | Event::OperationCancelled(_)
         | Event::OperationAnsweredElsewhere(_)
+        | Event::RecoveryCodesIssued(_)
+        | Event::RecoveryCodeRedeemed(_)
         | Event::HardwareKeyAdded(_)
         | Event::HardwareKeyRotated(_)
         | Event::HardwareKeyReplaced(_)
@@ -223,6 +250,16 @@ fn list_entries(records: &[Record]) -> Result<Vec<ListEntry>, EventError> {
         }
     }
     Ok(entries)
+}
+
+/// The set of recovery codes that came of it.
+fn codes_issued(records: &[Record]) -> Result<Option<RecoveryCodesIssuedV1>, EventError> {
+    for record in records {
+        if let Event::RecoveryCodesIssued(issued) = decode(record)? {
+            return Ok(Some(*issued));
+        }
+    }
+    Ok(None)
 }
 
 /// The name that a device got with its keys, sealed.

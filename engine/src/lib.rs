@@ -35,6 +35,7 @@ mod plan;
 pub mod proofs;
 pub mod push;
 pub mod reasons;
+pub mod recovery;
 pub mod registration;
 pub mod seal;
 pub mod sealed;
@@ -65,7 +66,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 13;
+    const STATE_VERSION: u32 = 14;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -114,6 +115,7 @@ impl Machine for Keytrail {
             | Key::System
             | Key::Owned(..)
             | Key::Activation(_)
+            | Key::Recovery(_)
             | Key::Erasure(_) => None,
         }
     }
@@ -148,6 +150,7 @@ impl Machine for Keytrail {
             | Key::System
             | Key::Owned(..)
             | Key::Activation(_)
+            | Key::Recovery(_)
             | Key::Erasure(_) => Want::ExpireOperation(Id::NIL),
         };
         Command { event_id, want }
@@ -181,6 +184,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         }
         Want::RequestActivation(want) => registration::request_activation(look, at, id, want),
         Want::StartActivation(want) => registration::start_activation(look, at, id, want),
+        Want::StartRecovery(want) => recovery::start(look, at, id, want),
         Want::FinishActivation(want) => registration::finish_activation(look, at, id, want),
         Want::CancelActivation { by, activation } => {
             registration::cancel_activation(look, at, id, by, *activation)

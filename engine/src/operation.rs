@@ -31,6 +31,7 @@ use crate::reasons::{
     AuthenticationFailure, CancelReason, KeyChange, LockReason, OperationKind, OperationState,
     RegistrationState,
 };
+use crate::recovery;
 use crate::registration::judged_as_things_are;
 use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
@@ -102,10 +103,11 @@ pub(crate) fn created(
         let expected = "must name each method once at most";
         return Err(Refusal::Invalid { field: "methods", expected });
     }
-    if want.broadcast.is_some() && want.kind.key_change().is_some() {
+    if want.broadcast.is_some() && want.kind.is_of_one_device() {
         let expected = "must be one that asks the same of every device";
         return Err(Refusal::Invalid { field: "kind", expected });
     }
+    recovery::askable(&application, want.kind, want.level)?;
     key_change::askable(&application, &registration, want.kind, want.level, want.target)?;
     let offered = methods_for(&application, want.level, &want.methods);
     let offered = key_change::authorising(&application.config, want.kind, offered);
@@ -235,6 +237,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if answered {
         plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
         plan = leaving::left(plan, &operation, &registration, want);
+        plan = recovery::renewed(plan, look, &application, &operation, want)?;
     }
     if locks {
         let release_at = timed_lock::release_at(&application.config, &registration, at);

@@ -33,6 +33,8 @@ terms! {
         Typed = 1 "CODE",
         /// The 128-bit secret of the QR payload.
         Qr = 2 "QR",
+        /// A recovery code.
+        Recovery = 3 "RECOVERY",
     }
 
     /// What follows from the additional hardware check; see [`crate::strategy`].
@@ -145,6 +147,8 @@ terms! {
         RemoveMethod = 8 "REMOVE_METHOD",
         /// To end the registration, by the device itself; only a device begins it.
         Deactivation = 9 "DEACTIVATION",
+        /// To get a new set of recovery codes.
+        RecoveryCodes = 10 "RECOVERY_CODES",
     }
 
     /// Why a user says no.
@@ -248,6 +252,8 @@ terms! {
         KeyDistrusted = 6 "KEY_DISTRUSTED",
         /// The device itself ended it, and signed that.
         ByDevice = 7 "BY_DEVICE",
+        /// A recovery code brought it to a new phone, whose registration took its place.
+        Recovered = 8 "RECOVERED",
     }
 
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
@@ -311,6 +317,12 @@ impl OperationKind {
         self == Self::Deactivation
     }
 
+    /// Whether it makes sense for one device alone, and never for the first to answer.
+    #[must_use]
+    pub fn is_of_one_device(self) -> bool {
+        self.key_change().is_some() || self == Self::RecoveryCodes
+    }
+
     /// The purpose in the transcripts that answer it.
     #[must_use]
     pub fn purpose(self) -> Purpose {
@@ -318,6 +330,7 @@ impl OperationKind {
             Self::Authentication => Purpose::Authentication,
             Self::Transaction => Purpose::Transaction,
             Self::Deactivation => Purpose::Deactivation,
+            Self::RecoveryCodes => Purpose::RecoveryCodes,
             Self::AddHwKey => Purpose::AddHwKey,
             Self::RotateHwKey => Purpose::RotateHwKey,
             Self::ReplaceHwKey => Purpose::ReplaceHwKey,
@@ -331,7 +344,9 @@ impl OperationKind {
     #[must_use]
     pub fn key_change(self) -> Option<KeyChange> {
         match self {
-            Self::Authentication | Self::Transaction | Self::Deactivation => None,
+            Self::Authentication | Self::Transaction | Self::Deactivation | Self::RecoveryCodes => {
+                None
+            }
             Self::AddHwKey => Some(KeyChange::AddHwKey),
             Self::RotateHwKey => Some(KeyChange::RotateHwKey),
             Self::ReplaceHwKey => Some(KeyChange::ReplaceHwKey),
@@ -414,7 +429,7 @@ impl DeactivationReason {
     #[must_use]
     pub fn given(self) -> Option<ReasonGiven> {
         match self {
-            Self::ByDevice => None,
+            Self::ByDevice | Self::Recovered => None,
             Self::UserRequest => Some(ReasonGiven::UserRequest),
             Self::DeviceLost => Some(ReasonGiven::DeviceLost),
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),

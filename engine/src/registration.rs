@@ -33,6 +33,7 @@ use crate::reasons::{
     ActivationFailure, ActivationState, CancelReason, CodeKind, DeactivationReason, ReasonGiven,
     RegistrationState,
 };
+use crate::recovery;
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{HwKeyClientStatus, Method, Role, Verdict};
 use crate::version::ClientVersion;
@@ -170,6 +171,7 @@ pub(crate) fn finish_activation(
         return Err(Refusal::ChallengeNotLive);
     }
     let version = served(&application, &want.declared.client_version)?;
+    recovery::still_recoverable(look, &registration)?;
     acceptable(&application, &want.keys)?;
     judged_as_things_are(look, &application, want.evidence.as_ref())?;
     let judged = judge(&application, &activation, &registration, &version, want);
@@ -178,6 +180,11 @@ pub(crate) fn finish_activation(
     let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
     if accepted && !want.name.is_empty() {
         plan = naming::named(plan, id, &registration, None, &want.name);
+    }
+    if accepted {
+        let set = (id, want.activation);
+        plan = recovery::issued(plan, look, &application, set, want.recovery.as_ref())?;
+        plan = recovery::taken_over(plan, look, &registration);
     }
     plan.done()
 }
@@ -313,7 +320,7 @@ pub(crate) fn expire_activation(look: Look, at: Micros, event_id: Id, id: Id) ->
     }
 }
 
-fn expire(event_id: Id, registration: Id, activation: Id) -> Decided {
+pub(crate) fn expire(event_id: Id, registration: Id, activation: Id) -> Decided {
     Plan::new(event_id).event(registration, ActivationExpiredV1 { activation }).done()
 }
 

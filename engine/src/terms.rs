@@ -109,6 +109,8 @@ terms! {
         RemoveMethod = 9 "remove-method",
         /// A device ends its own registration.
         Deactivation = 10 "deactivation",
+        /// A registration gets a new set of recovery codes.
+        RecoveryCodes = 11 "recovery-codes",
     }
 
     /// In what capacity a key signs.
@@ -262,6 +264,7 @@ mod tests {
                 "8=replace-method",
                 "9=remove-method",
                 "10=deactivation",
+                "11=recovery-codes",
             ]
         );
         assert_eq!(words!(Role), ["1=SOFTWARE", "2=POSSESSION", "3=HARDWARE", "4=PREVIOUS"]);

@@ -59,6 +59,14 @@ pub fn summary(event: &Event) -> String {
         Event::MethodAdded(e) => format!("operation {}: {}", e.operation, e.method),
         Event::MethodReplaced(e) => format!("operation {}: {}", e.operation, e.method),
         Event::MethodRemoved(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::RecoveryCodesIssued(e) => format!("{} codes with {}", e.codes.len(), e.set),
+        Event::RecoveryStarted(e) => {
+            format!("activation {} in the place of registration {}", e.activation, e.recovers)
+        }
+        Event::RecoveryCodeRedeemed(e) => format!("by activation {}", e.activation),
+        Event::RecoveryCodeRefused(e) => {
+            format!("failures {}/{}", e.failures, e.failures_allowed)
+        }
         Event::DeviceNamed(e) => {
             let by = if e.by.is_some() { "the service provider" } else { "the device" };
             format!("by {by}{}", if e.named { "" } else { ": no name" })

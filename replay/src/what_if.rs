@@ -514,6 +514,7 @@ fn subject(want: &Want) -> Option<Subject> {
         | Want::RecordErased { .. } => None,
         Want::RequestActivation(want) => Some(Subject::Thing(Activation, want.activation)),
         Want::StartActivation(want) => Some(Subject::Thing(Activation, want.activation)),
+        Want::StartRecovery(want) => Some(Subject::Thing(Activation, want.activation)),
         Want::FinishActivation(want) => Some(Subject::Thing(Activation, want.activation)),
         Want::CancelActivation { activation, .. } => Some(Subject::Thing(Activation, *activation)),
         Want::ExpireActivation(activation) => Some(Subject::Thing(Activation, *activation)),

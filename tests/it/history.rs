@@ -285,6 +285,7 @@ impl History {
             verifications,
             evidence: None,
             name: Vec::new(),
+            recovery: None,
             sealed: vec![3; 50],
         }
     }
@@ -337,6 +338,7 @@ impl History {
             declared,
             body_digest: self.bytes(),
             new_key: None,
+            recovery: None,
             attestation_hash: [0; 32],
             evidence: None,
             keys_at: registration.keys_at,

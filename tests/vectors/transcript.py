@@ -300,6 +300,8 @@ def cases():
                     slot="DEVICE:PIN")),
         case("add-hw-key-reject", "device", purpose="add-hw-key", decision="reject",
              level="TWO_FACTOR", hw_key_client_status="NOT_ACTIVATED"),
+        case("recovery-codes-pin", "pin", method="DEVICE:PIN", level="TWO_FACTOR",
+             purpose="recovery-codes"),
         case("deactivation-device", "device", purpose="deactivation"),
     ]
 

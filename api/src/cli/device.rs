@@ -2,6 +2,7 @@
 
 mod deactivate;
 mod push;
+mod recovery_codes;
 mod test_ca;
 mod words;
 
@@ -53,6 +54,12 @@ enum Action {
     /// Redeem an activation code or QR payload and register fresh keys
     #[command(after_help = WARNING)]
     Activate(Box<Activate>),
+    /// Take the place of a phone that is gone, by a recovery code
+    #[command(after_help = WARNING)]
+    Recover(Box<Activate>),
+    /// Get new recovery codes, by two factors
+    #[command(after_help = WARNING)]
+    RecoveryCodes(recovery_codes::Arguments),
     /// Answer an operation that waits for this phone
     #[command(after_help = WARNING)]
     Authenticate(Box<Authenticate>),
@@ -312,6 +319,8 @@ enum Failure {
     File { path: PathBuf, what: &'static str },
     #[error("{} cannot be written", .0.display())]
     Unwritable(PathBuf, #[source] io::Error),
+    #[error("recovering takes --application and --code, and no phone that is there already")]
+    NotToRecover,
     #[error("nobody can be asked here: say --yes or --reject")]
     NobodyToAsk,
     #[error("the operation wants a number confirmed: say --number")]
@@ -344,6 +353,7 @@ impl Failure {
             | Self::PinFile(_)
             | Self::File { .. }
             | Self::Unwritable(..)
+            | Self::NotToRecover
             | Self::NobodyToAsk
             | Self::NoNumber => Exit::Usage,
             Self::Device(_) | Self::State(_) | Self::LeftAlone | Self::Unknown(..) => Exit::Failed,
@@ -360,6 +370,7 @@ impl Failure {
             | Self::PinFile(_)
             | Self::File { .. }
             | Self::Unwritable(..)
+            | Self::NotToRecover
             | Self::NobodyToAsk
             | Self::NoNumber
             | Self::LeftAlone
@@ -371,7 +382,9 @@ impl Failure {
 /// Runs the simulated phone. Exit code 0 if the server accepted.
 pub fn run(arguments: &Arguments) -> Exit {
     let (json, ended) = match &arguments.action {
-        Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
+        Action::Activate(arguments) => (arguments.common.json, activate(arguments, Way::Asked)),
+        Action::Recover(arguments) => (arguments.common.json, activate(arguments, Way::Recovering)),
+        Action::RecoveryCodes(arguments) => (arguments.json(), recovery_codes::run(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
         Action::Deactivate(arguments) => (arguments.json(), deactivate::run(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
@@ -391,14 +404,26 @@ pub fn run(arguments: &Arguments) -> Exit {
     })
 }
 
-fn activate(arguments: &Activate) -> Result<Exit, Failure> {
+/// What is redeemed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// What the service provider gave.
+    Asked,
+    /// A recovery code.
+    Recovering,
+}
+
+fn activate(arguments: &Activate, way: Way) -> Result<Exit, Failure> {
+    if way == Way::Recovering && (arguments.again || arguments.qr.is_some()) {
+        return Err(Failure::NotToRecover);
+    }
     let state = &arguments.common.state;
     let previous = previous(arguments)?;
     let server = arguments.server.as_deref();
     let server = server.or(previous.as_ref().map(Phone::server)).unwrap_or(SERVER);
     let client = Client::new(server, arguments.ca.as_deref())?;
     let options = activation_options(arguments)?;
-    let offer = redemption(arguments)?.start(&client)?.offer(
+    let offer = redemption(arguments, way)?.start(&client)?.offer(
         client.server(),
         &options,
         previous.as_ref(),
@@ -410,6 +435,7 @@ fn activate(arguments: &Activate) -> Result<Exit, Failure> {
     } else if let Some(phone) = &phone {
         println!("activated: the keys are in {}", state.display());
         print!("{}", words::described(phone)?);
+        print!("{}", words::recovery_codes(&finished.recovery_codes));
     } else {
         println!("refused: the server did not take the keys, and this activation is over");
     }
@@ -442,9 +468,13 @@ fn pending(state: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn redemption(arguments: &Activate) -> Result<Redemption, Failure> {
+fn redemption(arguments: &Activate, way: Way) -> Result<Redemption, Failure> {
     let version = arguments.client_version.as_deref();
     match (&arguments.qr, &arguments.application, &arguments.code) {
+        (None, Some(application), Some(code)) if way == Way::Recovering => {
+            let code = &code.0;
+            Ok(Redemption::by_recovery_code(*application, code, version, &SystemEntropy)?)
+        }
         (None, Some(application), Some(code)) => {
             Ok(Redemption::by_code(*application, &code.0, version, &SystemEntropy)?)
         }
@@ -746,6 +776,8 @@ mod tests {
             | Action::Name(_)
             | Action::Pending(_)
             | Action::PushAddress(_)
+            | Action::Recover(_)
+            | Action::RecoveryCodes(_)
             | Action::Show(_)
             | Action::TestCa(_) => panic!("another action"),
         }

@@ -37,6 +37,7 @@ pub struct Redemption {
 enum CodeOrQr {
     Code(Zeroizing<String>),
     Qr(Zeroizing<[u8; 16]>),
+    Recovery(Zeroizing<String>),
 }
 
 /// A redeemed activation, to be finished.
@@ -119,6 +120,21 @@ impl Redemption {
         Self::new(payload.application, secret, client_version, entropy)
     }
 
+    /// By a recovery code that the user typed, in the place of a phone that is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Redemption::by_code`].
+    pub fn by_recovery_code(
+        application: Id,
+        code: &str,
+        client_version: Option<&str>,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, DeviceError> {
+        let secret = CodeOrQr::Recovery(Zeroizing::new(code.to_owned()));
+        Self::new(application, secret, client_version, entropy)
+    }
+
     fn new(
         application: Id,
         secret: CodeOrQr,
@@ -135,14 +151,16 @@ impl Redemption {
     ///
     /// [`DeviceError::Client`].
     pub fn start(&self, client: &Client) -> Result<Activating, DeviceError> {
-        let (code, qr_secret) = match &self.secret {
-            CodeOrQr::Code(code) => (Some(code.to_string()), None),
-            CodeOrQr::Qr(secret) => (None, Some(Octets(secret.to_vec()))),
+        let (code, qr_secret, recovery_code) = match &self.secret {
+            CodeOrQr::Code(code) => (Some(code.to_string()), None, None),
+            CodeOrQr::Qr(secret) => (None, Some(Octets(secret.to_vec())), None),
+            CodeOrQr::Recovery(code) => (None, None, Some(code.to_string())),
         };
         let body = StartActivation {
             application_id: self.application,
             code,
             qr_secret,
+            recovery_code,
             nonce: Octets32(self.nonce),
             client_version: self.client_version.to_string(),
         };

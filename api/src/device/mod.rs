@@ -18,8 +18,8 @@ mod client;
 mod file;
 mod key_change;
 mod keys;
-mod leaving;
 mod misbehaviour;
+mod own;
 mod phone;
 mod text;
 
@@ -38,8 +38,8 @@ pub use client::{Client, ClientError, Refusal};
 pub(crate) use client::{agent, is_https};
 pub use file::{StateError, load, remove, save_new, save_over};
 pub use key_change::NewKey;
-pub use leaving::Leaving;
 pub use misbehaviour::{HardwareFault, Misbehaviour, Repetition, SoftwareFault};
+pub use own::OwnOperation;
 pub use phone::{NoHardwareKey, Phone};
 pub use text::printable;
 

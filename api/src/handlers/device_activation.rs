@@ -23,6 +23,7 @@ use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
 };
 use super::naming::{check_name, sealed_name};
+use super::recovery;
 use crate::call::{Call, Failed, Outcome, event_of, refused};
 use crate::guesses::{Guesser, budget};
 use crate::http::body::Body;
@@ -30,12 +31,13 @@ use crate::http::source::Source;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refused;
 use crate::wire::device::{
-    FinishActivation, FinishedActivation, PinPolicy, StartActivation, StartedActivation,
+    FinishActivation, FinishedActivation, PinPolicy, RecoveryCodes, StartActivation,
+    StartedActivation,
 };
 use crate::wire::{Moment, Octets32};
 
 /// Longest code as it is typed, with blanks and hyphens.
-const TYPED_MAX: usize = 64;
+pub(super) const TYPED_MAX: usize = 64;
 /// Most software keys that are looked at; there are fewer methods.
 const SOFTWARE_KEYS_MAX: usize = 8;
 
@@ -44,7 +46,7 @@ const JUDGEMENTS: usize = 2;
 
 const NONCE_CONTEXT: &str = "keytrail 2026 activation nonce v1";
 
-/// Redeems an activation code or QR secret.
+/// Redeems an activation code, QR secret or recovery code.
 ///
 /// The same request again (same nonce) gets the same answer. Wrong codes are
 /// counted, on the application and on the source; when a budget is used up,
@@ -61,6 +63,9 @@ pub async fn start(
 ) -> Result<HttpResponse, ApiError> {
     let body = body.value;
     check_version(&body.client_version)?;
+    if let (Some(typed), None, None) = (&body.recovery_code, &body.code, &body.qr_secret) {
+        return recovery::start(&call, source, &body, typed).await;
+    }
     let (kind, hash) = code_hash(&call, &body)?;
     let application = call.look().application(body.application_id);
     // All applications that do not exist are one: ids are free to make up, and
@@ -76,7 +81,7 @@ pub async fn start(
     let want = Want::StartActivation(command::StartActivation {
         activation: id,
         with: kind,
-        nonce_hash: blake3::derive_key(NONCE_CONTEXT, &body.nonce.0),
+        nonce_hash: nonce_hash(&body.nonce),
         challenge: random(&*call.entropy),
         client_version: body.client_version.clone(),
     });
@@ -133,7 +138,7 @@ pub async fn finish(
         match answer.judge(&call).await? {
             // What evidence is judged by has changed meanwhile.
             Err(Failed::Refused(Refusal::Stale)) => (),
-            outcome => return finished(&call, *id, outcome),
+            outcome => return finished(&call, *id, &body, outcome),
         }
     }
     Err(ApiError::new(Code::Busy).retry_after_s(1))
@@ -177,6 +182,10 @@ impl Answer<'_> {
             verifications,
             evidence,
             name: self.name(call, event_id, stream, &registration)?,
+            recovery: application.and_then(|application| {
+                let of = (activation.application, &*application);
+                recovery::issued(call, of, &self.body.device_token.0, self.id)
+            }),
             sealed: self.sent.sealed::<ActivationJudgedV1>(call, event_id, stream, subject)?,
         };
         let command = Command { event_id, want: Want::FinishActivation(Box::new(want)) };
@@ -308,6 +317,7 @@ impl Keys {
 fn finished(
     call: &Call,
     id: Id,
+    body: &FinishActivation,
     outcome: Result<Outcome, Failed>,
 ) -> Result<HttpResponse, ApiError> {
     let judged = match outcome {
@@ -318,7 +328,11 @@ fn finished(
             Some(event_of(&*call.record(judged.position)?)?)
         }
         Err(Failed::Refused(
-            Refusal::Unknown | Refusal::ActivationState(_) | Refusal::ChallengeNotLive,
+            Refusal::Unknown
+            | Refusal::ActivationState(_)
+            | Refusal::ChallengeNotLive
+            // What was to be recovered was locked or came to its end meanwhile.
+            | Refusal::RegistrationState(_),
         )) => {
             call.refusals.count(Refused::NotLive);
             return Err(Code::ActivationNotFound.into());
@@ -340,6 +354,11 @@ fn finished(
         accepted: judged.failure.is_none(),
         registration_id: activation.registration,
         hardware_key_stored: judged.hw_key_stored,
+        recovery_codes: if judged.failure.is_none() {
+            recovery::told(call, activation.registration, &body.device_token.0, id)
+        } else {
+            RecoveryCodes::default()
+        },
     }))
 }
 
@@ -347,6 +366,9 @@ fn finished(
 fn code_hash(call: &Call, body: &StartActivation) -> Result<(CodeKind, events::Bytes32), ApiError> {
     let (key, application) = (call.code_key(), body.application_id);
     let invalid = |pointer: &str, words: &str| Err(ApiError::invalid(pointer, words));
+    if body.recovery_code.is_some() {
+        return invalid("", "must have exactly one of code, qr_secret and recovery_code");
+    }
     match (&body.code, &body.qr_secret) {
         (Some(typed), None) if typed.len() > TYPED_MAX => {
             invalid("/code", "must have at most 64 bytes")
@@ -358,13 +380,18 @@ fn code_hash(call: &Call, body: &StartActivation) -> Result<(CodeKind, events::B
         (None, Some(secret)) if secret.0.len() != 16 => invalid("/qr_secret", "must have 16 bytes"),
         (None, Some(secret)) => Ok((CodeKind::Qr, codes::qr_hash(key, application, &secret.0))),
         (Some(_), Some(_)) | (None, None) => {
-            invalid("", "must have exactly one of code and qr_secret")
+            invalid("", "must have exactly one of code, qr_secret and recovery_code")
         }
     }
 }
 
+/// What stands for a client's nonce.
+pub(super) fn nonce_hash(nonce: &Octets32) -> events::Bytes32 {
+    blake3::derive_key(NONCE_CONTEXT, &nonce.0)
+}
+
 /// Whether a code may be tried now.
-fn may_guess(
+pub(super) fn may_guess(
     call: &Call,
     guesser: Guesser,
     config: &Config,
@@ -389,7 +416,7 @@ fn may_guess(
 }
 
 /// Counts a wrong code; the first one beyond a budget becomes an event.
-async fn wrong_code(call: &Call, guesser: Guesser, config: &Config) -> ApiError {
+pub(super) async fn wrong_code(call: &Call, guesser: Guesser, config: &Config) -> ApiError {
     call.refusals.count(Refused::Code);
     let exhausted = call.guesses.count(guesser, config, call.clock.monotonic());
     for scope in exhausted {
@@ -423,7 +450,7 @@ fn too_many(seconds: u64) -> ApiError {
 }
 
 /// What a redeemed code gives.
-fn started(call: &Call, id: Id, client_version: &str) -> Result<HttpResponse, ApiError> {
+pub(super) fn started(call: &Call, id: Id, client_version: &str) -> Result<HttpResponse, ApiError> {
     let activation = call.look().activation(id).ok_or(Code::ActivationNotFound)?;
     let application =
         call.look().application(activation.application).ok_or(Code::ActivationNotFound)?;

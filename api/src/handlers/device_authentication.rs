@@ -27,6 +27,7 @@ use super::device_activation::pin_policy;
 use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
 };
+use super::recovery;
 use super::registrations::remaining_attempts;
 use crate::call::{Call, Failed, event_of, refused};
 use crate::http::body::Body;
@@ -35,8 +36,8 @@ use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refused;
 use crate::wire::device::{
-    ConfirmationWanted, FinishAuthentication, FinishedAuthentication, NewKey, PostContext, Salted,
-    Shown, StartAuthentication, StartedAuthentication,
+    ConfirmationWanted, FinishAuthentication, FinishedAuthentication, NewKey, PostContext,
+    RecoveryCodes, Salted, Shown, StartAuthentication, StartedAuthentication,
 };
 use crate::wire::{Moment, Octets, Octets32};
 
@@ -113,7 +114,7 @@ pub async fn finish(
     let answer = Answer { id: *id, digest, body: &body, sent: &sent, new_key, attestation };
     for _ in 0..JUDGEMENTS {
         if let Some(judged) = answer.judge(&call).await? {
-            return Ok(HttpResponse::Ok().json(view(&call, &judged)?));
+            return Ok(HttpResponse::Ok().json(view(&call, &body, &judged)?));
         }
     }
     Err(Code::KeysChanged.into())
@@ -161,6 +162,7 @@ impl Answer<'_> {
             body_digest: self.digest,
             keys_at: registration.keys_at,
             verifications,
+            recovery: self.recovery(call, &operation),
             sealed: self.sent.sealed::<AuthenticationJudgedV1>(call, event_id, stream, subject)?,
         };
         let command = Command { event_id, want: Want::FinishAuthentication(Box::new(want)) };
@@ -181,6 +183,16 @@ impl Answer<'_> {
             // The only other event is that it expired just now.
             Some(_) | None => Err(ended(OperationState::Expired)),
         }
+    }
+
+    /// The set of recovery codes that the device gets if that is what was asked.
+    fn recovery(&self, call: &Call, operation: &Operation) -> Option<RecoveryCodesIssuedV1> {
+        if operation.kind != OperationKind::RecoveryCodes {
+            return None;
+        }
+        let application = call.look().application(operation.application)?;
+        let of = (operation.application, &*application);
+        recovery::issued(call, of, &self.body.device_token.0, self.id)
     }
 
     /// Registration and operation, for whoever has the device token. Without it,
@@ -414,7 +426,11 @@ fn post_context(
 }
 
 /// How an answer was judged, without what a thief of the phone could learn from.
-fn view(call: &Call, judged: &AuthenticationJudgedV1) -> Result<FinishedAuthentication, ApiError> {
+fn view(
+    call: &Call,
+    body: &FinishAuthentication,
+    judged: &AuthenticationJudgedV1,
+) -> Result<FinishedAuthentication, ApiError> {
     let remaining = judged.failures_allowed.saturating_sub(judged.failures);
     Ok(FinishedAuthentication {
         accepted: judged.failure.is_none(),
@@ -424,5 +440,13 @@ fn view(call: &Call, judged: &AuthenticationJudgedV1) -> Result<FinishedAuthenti
         locked: judged.counted && remaining == 0,
         must_reactivate: judged.failure == Some(AuthenticationFailure::HwKeyRequired),
         post_context: post_context(call, judged)?,
+        recovery_codes: if judged.kind == OperationKind::RecoveryCodes
+            && judged.operation_state == OperationState::Completed
+        {
+            let token = &body.device_token.0;
+            recovery::told(call, body.registration_id, token, judged.operation)
+        } else {
+            RecoveryCodes::default()
+        },
     })
 }

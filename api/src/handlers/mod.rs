@@ -23,6 +23,7 @@ pub mod naming;
 pub mod operations;
 pub mod pending;
 pub mod push;
+mod recovery;
 pub mod registrations;
 mod templates;
 pub mod users;

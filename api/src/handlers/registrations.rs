@@ -14,6 +14,7 @@ use engine::terms::Method;
 
 use super::activations::own_application;
 use super::naming::name_of;
+use super::recovery;
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::http::body::Body;
@@ -150,6 +151,8 @@ pub(super) fn view(
         registration_id: id,
         application_id: registration.application,
         user_ref: user.map(|user| user.user_ref),
+        recovers: registration.recovers,
+        recovery_codes_left: recovery::left(call, &application, registration),
         device_name: name_of(call, registration, OpenedFor::ServiceProvider)?,
         state: registration.state,
         lock_reason: registration.lock_reason,

@@ -17,7 +17,26 @@ use super::words::{
 };
 use super::{Moment, Octets, Octets32};
 
-/// Redeems an activation code or QR secret. Exactly one of `code` and `qr_secret` is sent.
+/// Recovery codes, as they are shown to the user, once. Nothing of them is in `Debug`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecoveryCodes(pub Vec<String>);
+
+impl RecoveryCodes {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Debug for RecoveryCodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RecoveryCodes({}, [redacted])", self.0.len())
+    }
+}
+
+/// Redeems an activation code, QR secret or recovery code. Exactly one of the three is sent.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartActivation {
@@ -32,6 +51,10 @@ pub struct StartActivation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub qr_secret: Option<Octets>,
+    /// A recovery code that the user typed, to take the place of a phone that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_length = 64)]
+    pub recovery_code: Option<String>,
     /// 32 random bytes of the device. The same request again gets the same answer.
     pub nonce: Octets32,
     /// The client's version, one to four numbers with dots between.
@@ -205,6 +228,11 @@ pub struct FinishedActivation {
     pub registration_id: Id,
     /// Whether the hardware key was stored.
     pub hardware_key_stored: bool,
+    /// The registration's recovery codes, to be shown to the user and kept nowhere; absent
+    /// if the application gives none.
+    #[serde(default, skip_serializing_if = "RecoveryCodes::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
+    pub recovery_codes: RecoveryCodes,
 }
 
 /// What the user is to be shown. It is signed with its title and its media type.
@@ -254,12 +282,13 @@ pub struct BeginOperation {
     pub device_token: Octets32,
     /// 32 random bytes of the device. The same request again gets the same operation.
     pub nonce: Octets32,
-    /// What it is for: AUTHENTICATION, or DEACTIVATION to end the registration;
-    /// AUTHENTICATION if absent.
+    /// What it is for: AUTHENTICATION, DEACTIVATION to end the registration, or
+    /// RECOVERY_CODES to get new ones; AUTHENTICATION if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = OperationKindWord, required = false)]
     pub kind: Option<OperationKind>,
-    /// Factors that the user is to show; ONE_FACTOR for a DEACTIVATION.
+    /// Factors that the user is to show; ONE_FACTOR for a DEACTIVATION, TWO_FACTOR for
+    /// RECOVERY_CODES.
     #[schema(value_type = LevelWord)]
     pub level: Level,
     /// The client's version.
@@ -528,4 +557,9 @@ pub struct FinishedAuthentication {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub post_context: Option<PostContext>,
+    /// After approval of RECOVERY_CODES: the new ones, to be shown to the user and kept
+    /// nowhere. Those before are void.
+    #[serde(default, skip_serializing_if = "RecoveryCodes::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
+    pub recovery_codes: RecoveryCodes,
 }

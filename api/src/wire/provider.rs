@@ -220,6 +220,15 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub device_name: Option<String>,
+    /// The registration whose place it takes, if a recovery code began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    pub recovers: Option<Id>,
+    /// Recovery codes that can still be redeemed; absent if it has none. 0 also after too
+    /// many wrong ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub recovery_codes_left: Option<u32>,
     /// Where it stands.
     #[schema(value_type = RegistrationStateWord)]
     pub state: RegistrationState,

@@ -224,6 +224,8 @@ fn registration(state: RegistrationState) -> Registration {
         failures: 0,
         noise_since: Micros(0),
         noise: 0,
+        recovery: None,
+        recovers: None,
         named_in: None,
         names_since: Micros(0),
         names: 0,
@@ -298,6 +300,7 @@ fn activate(
         verifications: verifications(signature),
         evidence: None,
         name: Vec::new(),
+        recovery: None,
         sealed: Vec::new(),
     }));
     let Event::ActivationJudged(judged) = decide(&state, want) else { panic!("not judged") };
@@ -363,6 +366,7 @@ fn authenticate(
         declared,
         body_digest: [10; 32],
         new_key: None,
+        recovery: None,
         attestation_hash: [0; 32],
         evidence: None,
         keys_at: Position(0),

@@ -22,6 +22,7 @@ mod operations;
 mod proofs;
 mod push;
 mod races;
+mod recovery;
 mod rules;
 mod scripts;
 mod stored;

@@ -238,6 +238,7 @@ impl World {
             verifications: Vec::new(),
             evidence: None,
             name: Vec::new(),
+            recovery: None,
             sealed: Vec::new(),
         };
         finish.verifications = vec![
@@ -358,6 +359,7 @@ impl World {
             declared: declared("3.8", HwKeyClientStatus::Signed),
             body_digest: self.bytes(),
             new_key: None,
+            recovery: None,
             attestation_hash: [0; 32],
             evidence: None,
             keys_at: registration.keys_at,

@@ -118,7 +118,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
             (None, false) => "COMPLETED without a hardware key".to_owned(),
         },
         Event::ActivationRequested(_) => "REQUESTED".to_owned(),
-        Event::ActivationStarted(_) => "STARTED".to_owned(),
+        Event::ActivationStarted(_) | Event::RecoveryStarted(_) => "STARTED".to_owned(),
         Event::ActivationExpired(_) | Event::OperationExpired(_) => "EXPIRED".to_owned(),
         Event::ActivationCancelled(_)
         | Event::OperationCancelled(_)
@@ -141,6 +141,9 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::DeviceNamed(_)
+        | Event::RecoveryCodesIssued(_)
+        | Event::RecoveryCodeRedeemed(_)
+        | Event::RecoveryCodeRefused(_)
         | Event::PushAddressSet(_)
         | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)

@@ -245,6 +245,7 @@ impl World {
             declared,
             body_digest,
             new_key: None,
+            recovery: None,
             attestation_hash: [0; 32],
             evidence: None,
             keys_at,

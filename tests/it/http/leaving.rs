@@ -1,13 +1,22 @@
 //! A phone ends its own registration over HTTP.
 
 use api::device::{
-    ActivationOptions, AuthenticationOptions, DeviceError, Leaving, Misbehaviour, authenticate,
+    ActivationOptions, AuthenticationOptions, Client, DeviceError, Misbehaviour, OwnOperation,
+    Phone, authenticate,
 };
-use engine::reasons::{DeactivationReason, OperationState, RegistrationState};
+use engine::reasons::{DeactivationReason, OperationKind, OperationState, RegistrationState};
 use serde_json::json;
 
 use super::world::{CHANCE, World};
 use crate::client::{Request, assert_problem};
+
+fn leave(
+    client: &Client,
+    phone: &Phone,
+    options: &AuthenticationOptions,
+) -> Result<OwnOperation, DeviceError> {
+    OwnOperation::start(client, phone, OperationKind::Deactivation, options, CHANCE)
+}
 
 fn code(error: &DeviceError) -> (u16, String) {
     match error {
@@ -26,8 +35,8 @@ fn a_phone_leaves_and_a_lost_answer_is_got_again_also_after_a_restart() {
     let options = AuthenticationOptions::default();
     let waits = world.side().operation(&phone).operation_id;
     // Begun once, and gone on with: a phone that dies in between begins nothing anew.
-    let first = Leaving::start(&world.side().client, &phone, &options, CHANCE).unwrap();
-    let leaving = Leaving::start(&world.side().client, &phone, &options, CHANCE).unwrap();
+    let first = leave(&world.side().client, &phone, &options).unwrap();
+    let leaving = leave(&world.side().client, &phone, &options).unwrap();
     assert_eq!(first.operation(), leaving.operation());
     let world = world.restart();
     let finished = leaving.finish(&world.side().client).unwrap();
@@ -47,7 +56,7 @@ fn a_phone_leaves_and_a_lost_answer_is_got_again_also_after_a_restart() {
     // What is over is unknown to its own phone as to any other.
     let gone = authenticate(&side.client, &phone, &options, CHANCE).unwrap_err();
     assert_eq!(code(&gone), (404, "operation_not_found".into()));
-    let again = Leaving::start(&side.client, &phone, &options, CHANCE).unwrap_err();
+    let again = leave(&side.client, &phone, &options).unwrap_err();
     assert_eq!(code(&again), (404, "operation_not_found".into()));
     world.stop_and_verify();
 }
@@ -60,7 +69,7 @@ fn without_the_token_nobody_begins_and_a_service_provider_cannot_ask() {
     let records = side.status().records;
     let misbehaviour = Misbehaviour { wrong_device_token: true, ..Misbehaviour::default() };
     let options = AuthenticationOptions { misbehaviour, ..AuthenticationOptions::default() };
-    let refused = Leaving::start(&side.client, &phone, &options, CHANCE).unwrap_err();
+    let refused = leave(&side.client, &phone, &options).unwrap_err();
     assert_eq!(code(&refused), (404, "operation_not_found".into()));
     let id = phone.registration_id();
     let body = json!({ "registration_id": id, "kind": "DEACTIVATION", "level": "ONE_FACTOR" });
@@ -71,7 +80,7 @@ fn without_the_token_nobody_begins_and_a_service_provider_cannot_ask() {
     let lock = format!("/v1/registrations/{id}/lock");
     side.bank_posts(&lock, &json!({ "reason": "OTHER" })).ok::<serde_json::Value>();
     let options = AuthenticationOptions::default();
-    let locked = Leaving::start(&side.client, &phone, &options, CHANCE).unwrap_err();
+    let locked = leave(&side.client, &phone, &options).unwrap_err();
     assert_eq!(code(&locked), (403, "registration_locked".into()));
     world.stop_and_verify();
 }

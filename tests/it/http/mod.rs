@@ -17,6 +17,7 @@ mod operations;
 mod parser;
 mod push;
 mod races;
+mod recovery;
 mod restarts;
 mod strategies;
 mod timed_locks;

@@ -129,7 +129,7 @@ fn no_name_stands_in_the_log_in_clear_and_an_erasure_takes_it_too() {
 }
 
 /// Whether a file below `folder` holds these bytes.
-fn anywhere(folder: &std::path::Path, bytes: &[u8]) -> bool {
+pub(super) fn anywhere(folder: &std::path::Path, bytes: &[u8]) -> bool {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
         if path.is_dir() {
             return anywhere(&path, bytes);

@@ -219,6 +219,7 @@ impl Writer {
             ],
             evidence: None,
             name: Vec::new(),
+            recovery: None,
             sealed: self.draw.vec(self.sealed.response),
         }
     }
@@ -278,6 +279,7 @@ impl Writer {
             declared: self.declared(),
             body_digest: self.draw.bytes(),
             new_key: None,
+            recovery: None,
             attestation_hash: [0; 32],
             evidence: None,
             keys_at: member.keys_at,

@@ -4,12 +4,13 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
+use engine::reasons::OperationKind;
 use engine::terms::{Decision, Method};
 use serde_json::json;
 
 use super::{Common, Exit, Failure, Pin, ask, is_refusal, method, pin};
 use crate::device::{
-    AuthenticationOptions, Client, DeviceError, Leaving, Misbehaviour, load, remove,
+    AuthenticationOptions, Client, DeviceError, Misbehaviour, OwnOperation, load, remove,
 };
 use crate::ports::SystemEntropy;
 use crate::wire::device::FinishedAuthentication;
@@ -75,7 +76,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         },
         ..AuthenticationOptions::default()
     };
-    let leaving = Leaving::start(&client, &phone, &options, &SystemEntropy)?;
+    let kind = OperationKind::Deactivation;
+    let leaving = OwnOperation::start(&client, &phone, kind, &options, &SystemEntropy)?;
     let finished = sent(&client, &leaving)?;
     if finished.accepted {
         remove(&common.state)?;
@@ -85,11 +87,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 }
 
 /// The answer, however many of its like were lost.
-fn sent(client: &Client, leaving: &Leaving) -> Result<FinishedAuthentication, DeviceError> {
-    let mut answer = leaving.finish(client);
+pub(super) fn sent(
+    client: &Client,
+    wish: &OwnOperation,
+) -> Result<FinishedAuthentication, DeviceError> {
+    let mut answer = wish.finish(client);
     for _ in 1..SENDINGS {
         match answer {
-            Err(error) if !is_refusal(&error) => answer = leaving.finish(client),
+            Err(error) if !is_refusal(&error) => answer = wish.finish(client),
             Ok(_) | Err(_) => return answer,
         }
     }

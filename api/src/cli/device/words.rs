@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use crate::cli::with_causes;
 use crate::device::{DeviceError, NoHardwareKey, Outcome, Phone, Refusal, printable};
 use crate::wire::Octets32;
-use crate::wire::device::{FinishedActivation, FinishedAuthentication, StartedAuthentication};
+use crate::wire::device::{
+    FinishedActivation, FinishedAuthentication, RecoveryCodes, StartedAuthentication,
+};
 
 /// What the user is to see before deciding, safe to print.
 pub(super) fn shown(started: &StartedAuthentication) -> String {
@@ -27,6 +29,9 @@ pub(super) fn shown(started: &StartedAuthentication) -> String {
             let target = started.target_method.map(|method| format!(" {method}"));
             let target = target.unwrap_or_default();
             format!("operation {id} changes a key: {kind}{target}, and asks for {level}\n")
+        }
+        OperationKind::RecoveryCodes => {
+            format!("operation {id} gives new recovery codes, and asks for {level}\n")
         }
         OperationKind::Deactivation => {
             format!("operation {id} ends this registration, and asks for {level}\n")
@@ -83,6 +88,15 @@ pub(super) fn outcome_words(outcome: &Outcome) -> String {
     text
 }
 
+/// The codes, to be written down: they are kept nowhere. Nothing if there are none.
+pub(super) fn recovery_codes(codes: &RecoveryCodes) -> String {
+    if codes.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<_> = codes.0.iter().map(|code| format!("  {}\n", printable(code))).collect();
+    format!("recovery codes, shown this once:\n{}", lines.concat())
+}
+
 fn judged_words(finished: &FinishedAuthentication) -> String {
     let verdict = if finished.accepted { "accepted" } else { "refused" };
     let mut text = format!("{verdict}: the operation is {}", finished.state);
@@ -102,6 +116,7 @@ fn judged_words(finished: &FinishedAuthentication) -> String {
     if let Some(after) = &finished.post_context {
         text.push_str(&content("shown to you now", &after.title, &after.kind, &after.octets.0));
     }
+    text.push_str(&recovery_codes(&finished.recovery_codes));
     text
 }
 
@@ -260,6 +275,7 @@ mod tests {
             locked: false,
             must_reactivate: false,
             post_context: None,
+            recovery_codes: RecoveryCodes::default(),
         }
     }
 

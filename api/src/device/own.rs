@@ -1,7 +1,8 @@
-//! The phone ends its own registration.
+//! What the phone begins for its own sake: to end its registration, to get new
+//! recovery codes.
 //!
 //! What stays open after a lost answer is settled by sending the very same request
-//! again: it is judged once. The keys stay until the server has said that it is done.
+//! again: it is judged once.
 
 use engine::ids::Id;
 use engine::machine::{Entropy, random};
@@ -15,16 +16,16 @@ use crate::wire::device::{
     BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication,
 };
 
-/// The signed wish to leave.
+/// A wish of the phone's own, signed.
 #[derive(Debug, Clone)]
-pub struct Leaving {
+pub struct OwnOperation {
     operation: Id,
     body: FinishAuthentication,
 }
 
-impl Leaving {
-    /// Begins, or goes on with what was begun before, and signs. `options` say how,
-    /// its operation aside.
+impl OwnOperation {
+    /// Begins an operation of this kind, or goes on with one that waits, and signs.
+    /// `options` say how, their operation aside.
     ///
     /// # Errors
     ///
@@ -32,15 +33,16 @@ impl Leaving {
     pub fn start(
         client: &Client,
         phone: &Phone,
+        kind: OperationKind,
         options: &AuthenticationOptions,
         entropy: &dyn Entropy,
     ) -> Result<Self, DeviceError> {
         let waits = pending(client, phone, 0)?;
         let mut waits = waits.into_iter();
-        let begun = waits.find(|operation| operation.kind == OperationKind::Deactivation);
+        let begun = waits.find(|operation| operation.kind == kind);
         let operation = match begun {
             Some(begun) => begun.operation_id,
-            None => begin(client, phone, options, entropy)?.operation_id,
+            None => begin(client, phone, kind, options, entropy)?.operation_id,
         };
         let options = AuthenticationOptions { operation: Some(operation), ..options.clone() };
         let answering = authenticate_start(client, phone, &options)?;
@@ -67,6 +69,7 @@ impl Leaving {
 fn begin(
     client: &Client,
     phone: &Phone,
+    kind: OperationKind,
     options: &AuthenticationOptions,
     entropy: &dyn Entropy,
 ) -> Result<BegunOperation, DeviceError> {
@@ -74,8 +77,12 @@ fn begin(
         registration_id: phone.registration_id,
         device_token: token(phone, &options.misbehaviour),
         nonce: Octets32(random(entropy)),
-        kind: Some(OperationKind::Deactivation),
-        level: Level::OneFactor,
+        kind: Some(kind),
+        level: if kind == OperationKind::Deactivation {
+            Level::OneFactor
+        } else {
+            Level::TwoFactor
+        },
         client_version: phone.client_version.to_string(),
     };
     Ok(client.post("/device/v1/operations/begin", &body, None)?)
