@@ -6,7 +6,9 @@ use actix_web::HttpResponse;
 use actix_web::web::Path;
 use engine::command::{self, Command, Refusal, Want};
 use engine::entries::{Application, Operation, Registration};
-use engine::events::{AuthenticationJudgedV1, Event, EvidenceJudgedV1, VerificationV1};
+use engine::events::{
+    AuthenticationJudgedV1, Event, EvidenceJudgedV1, RecoveryCodesIssuedV1, VerificationV1,
+};
 use engine::ids::Id;
 use engine::key::{KeyBytes, PublicKey};
 use engine::key_change;

@@ -48,6 +48,16 @@ fn keys(world: &mut World, begun: &StartRecovery) -> FinishActivation {
     finish
 }
 
+/// One event of each kind that is about recovery.
+pub(crate) fn sampled(world: &mut World) {
+    world.configure("recovery_codes", "3");
+    let id = with_codes(world);
+    for code in [99, 1] {
+        let redeem = redeeming(world, id, code);
+        world.done(Want::StartRecovery(redeem));
+    }
+}
+
 #[test]
 fn a_code_brings_the_registration_to_a_new_phone_and_ends_the_old_one() {
     let mut world = World::new(ON);

@@ -108,6 +108,7 @@ fn samples() -> Vec<Event> {
     let reason = ReasonGiven::UserRequest;
     world.done(Want::DeactivateRegistration { by: by(BANK), registration: id, reason });
     lock_that_time_releases(&mut world);
+    crate::recovery::sampled(&mut world);
     let mut order = world.erasure(PERSON);
     order.by.request = request(3, 4);
     world.done(Want::OrderErasure(order));

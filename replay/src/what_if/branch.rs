@@ -162,7 +162,8 @@ fn bare(entry: &Entry) -> Entry {
         | Entry::Memory { .. }
         | Entry::Subject(_)
         | Entry::Owned
-        | Entry::Erasure(_) => entry.clone(),
+        | Entry::Erasure(_)
+        | Entry::Recovery(_) => entry.clone(),
     }
 }
 
