@@ -6,9 +6,10 @@
 
 use crate::attestation::lists::ListEntry;
 use crate::command::{
-    BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, SetPushAddress,
-    StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
+    AskOffline, BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication,
+    CreateOperation, FinishActivation, FinishAuthentication, FinishOffline, OrderErasure,
+    RequestActivation, SetPushAddress, StartActivation, StartAuthentication, StartLog,
+    TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;
@@ -181,6 +182,21 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             by: payload.by,
             hash: payload.hash,
             entries: list_entries(records)?,
+        }),
+        Event::OfflineAsked(payload) => Want::AskOffline(AskOffline {
+            by: payload.by,
+            operation: payload.operation,
+            nonce: payload.nonce,
+        }),
+        Event::OfflineJudged(payload) => Want::FinishOffline(FinishOffline {
+            by: payload.by,
+            operation: payload.operation,
+            nonce: payload.nonce,
+            method: payload.method,
+            code: payload.code,
+            right: payload.right,
+            body_digest: payload.body_digest,
+            keys_at: payload.keys_at,
         }),
         Event::PushAddressSet(payload) => Want::SetPushAddress(SetPushAddress {
             registration: stream,

@@ -27,6 +27,7 @@ pub mod initiative;
 pub mod inverse;
 pub mod key;
 pub mod machine;
+pub mod offline;
 pub mod operation;
 mod plan;
 pub mod proofs;
@@ -62,7 +63,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 9;
+    const STATE_VERSION: u32 = 10;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -206,5 +207,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
         Want::SetPushAddress(want) => push::set_address(look, at, id, want),
+        Want::AskOffline(want) => offline::ask(look, at, id, want),
+        Want::FinishOffline(want) => offline::finish(look, at, id, want),
     }
 }

@@ -100,6 +100,8 @@ terms! {
         HwKeyRequired = 4 "HW_KEY_REQUIRED",
         /// Every signature is good, and the number is not the one that was to be confirmed.
         ConfirmationWrong = 5 "CONFIRMATION_WRONG",
+        /// The code that answers an offline question is another one.
+        OfflineCodeWrong = 6 "OFFLINE_CODE_WRONG",
     }
 
     /// What became of an operation.

@@ -14,6 +14,7 @@ mod documented_strategy;
 mod erasure;
 mod evidence;
 mod nist;
+mod offline;
 mod operations;
 mod proofs;
 mod push;
