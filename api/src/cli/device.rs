@@ -1,5 +1,6 @@
 //! `keytrail device`: the simulated phone against any server.
 
+mod offline;
 mod push;
 mod test_ca;
 mod words;
@@ -56,6 +57,9 @@ enum Action {
     Authenticate(Box<Authenticate>),
     /// List the operations that wait for this phone
     Pending(Waiting),
+    /// Answer a question without a network, by a code to be typed
+    #[command(after_help = WARNING)]
+    Offline(offline::Arguments),
     /// Say where pushes for this phone go
     PushAddress(push::Arguments),
     /// Show what this phone is registered as; never a secret
@@ -277,7 +281,7 @@ enum Failure {
     Device(#[from] DeviceError),
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("--qr is not the text of an activation's QR code")]
+    #[error("that is not the text of a QR code of this kind")]
     NotAPayload,
     #[error("{} cannot be read as a PIN file", .0.display())]
     PinFile(PathBuf),
@@ -347,6 +351,7 @@ pub fn run(arguments: &Arguments) -> Exit {
         Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
+        Action::Offline(arguments) => (arguments.common.json, offline::run(arguments)),
         Action::PushAddress(arguments) => (arguments.common.json, push::run(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
         Action::TestCa(arguments) => (false, test_ca::run(arguments)),
@@ -662,6 +667,7 @@ mod tests {
             Action::Authenticate(arguments) => *arguments,
             Action::Activate(_)
             | Action::Pending(_)
+            | Action::Offline(_)
             | Action::PushAddress(_)
             | Action::Show(_)
             | Action::TestCa(_) => {

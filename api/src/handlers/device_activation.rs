@@ -323,6 +323,7 @@ fn finished(
         accepted: judged.failure.is_none(),
         registration_id: activation.registration,
         hardware_key_stored: judged.hw_key_stored,
+        offline: judged.offline.then(|| call.offline.means(activation.registration, &judged.keys)),
     }))
 }
 

@@ -79,12 +79,6 @@ fn samples() -> Vec<Event> {
     world.done(Want::ExpireActivation(abandoned));
     world.configure("allow_device_initiated", "true");
     world.push_address(id, true).unwrap();
-    world.configure("offline_levels", "[\"ONE_FACTOR\"]");
-    let offline = world.active();
-    let asked = world.asked(offline, Level::OneFactor);
-    world.ask_offline(asked).unwrap();
-    let code = world.code(asked, Method::Device, true);
-    world.done(Want::FinishOffline(code));
     let operation = world.id();
     world.done(Want::BeginOperation(engine::command::BeginOperation {
         operation,
@@ -106,6 +100,12 @@ fn samples() -> Vec<Event> {
     let reason = ReasonGiven::UserRequest;
     world.done(Want::DeactivateRegistration { by: by(BANK), registration: id, reason });
     lock_that_time_releases(&mut world);
+    world.configure("offline_levels", "[\"ONE_FACTOR\"]");
+    let offline = world.active();
+    let asked = world.asked(offline, Level::OneFactor);
+    world.ask_offline(asked).unwrap();
+    let code = world.code(asked, Method::Device, true);
+    world.done(Want::FinishOffline(code));
     let mut order = world.erasure(PERSON);
     order.by.request = request(3, 4);
     world.done(Want::OrderErasure(order));
