@@ -10,6 +10,7 @@ mod flows;
 mod idempotency;
 mod limits;
 mod lookalikes;
+mod offline;
 mod operations;
 mod parser;
 mod push;
