@@ -396,7 +396,7 @@ pub const PROPERTIES: &[Property] = &[
         attestation.android.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo."
     ),
     choice!(
         "attestation_apple_mode",
@@ -424,7 +424,25 @@ pub const PROPERTIES: &[Property] = &[
         attestation.apple.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo."
+    ),
+    Property {
+        name: "attestation_test_environment",
+        about: "Whether the application is for tests only, and may trust test authorities.",
+        set: |config, value| {
+            let test = value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            config.attestation.test_environment = test;
+            Ok(())
+        },
+        get: |config| json!(config.attestation.test_environment),
+    },
+    list!(
+        "attestation_test_roots",
+        attestation.test_roots,
+        properties::root,
+        |key| json!(properties::base64url(key)),
+        "Keys of test authorities, as base64url of SubjectPublicKeyInfo. Empty unless \
+         attestation_test_environment is true."
     ),
 ];
 
@@ -497,6 +515,12 @@ impl Config {
                 expected: "must name an App ID while attestation_apple_mode is not OFF".into(),
             });
         }
+        if !self.attestation.test_environment && !self.attestation.test_roots.is_empty() {
+            errors.push(ConfigError::Invalid {
+                property: "attestation_test_roots",
+                expected: "must be empty unless attestation_test_environment is true".into(),
+            });
+        }
         errors
     }
 }
@@ -562,6 +586,19 @@ mod tests {
 
     fn set(name: &str, value: Value) -> Result<Config, Vec<ConfigError>> {
         Config::default().with([(name, &value)])
+    }
+
+    #[test]
+    fn test_authorities_are_named_in_a_test_environment_only() {
+        let root = properties::base64url(&crate::attestation::roots::GOOGLE[1]);
+        let (yes, no, roots) = (json!(true), json!(false), json!([root]));
+        let alone = Config::default().with([("attestation_test_roots", &roots)]);
+        assert_eq!(alone.unwrap_err().len(), 1);
+        let both = [("attestation_test_environment", &yes), ("attestation_test_roots", &roots)];
+        let config = Config::default().with(both).unwrap();
+        assert_eq!(config.attestation.test_roots.len(), 1);
+        assert!(config.with([("attestation_test_environment", &no)]).is_err());
+        assert!(config.with([("attestation_test_environment", &json!("true"))]).is_err());
     }
 
     #[test]

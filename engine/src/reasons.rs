@@ -192,6 +192,9 @@ terms! {
         FraudSuspected = 4 "FRAUD_SUSPECTED",
         /// Anything else.
         Other = 5 "OTHER",
+        /// Its hardware key is no longer trusted: a certificate was revoked, or a
+        /// policy refuses its evidence.
+        KeyDistrusted = 6 "KEY_DISTRUSTED",
     }
 
     /// Why a registration is locked.
@@ -208,6 +211,8 @@ terms! {
         FraudSuspected = 5 "FRAUD_SUSPECTED",
         /// Anything else.
         Other = 6 "OTHER",
+        /// Its hardware key is no longer trusted.
+        KeyDistrusted = 7 "KEY_DISTRUSTED",
     }
 
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
@@ -283,6 +288,7 @@ impl From<ReasonGiven> for LockReason {
             ReasonGiven::DeviceStolen => Self::DeviceStolen,
             ReasonGiven::FraudSuspected => Self::FraudSuspected,
             ReasonGiven::Other => Self::Other,
+            ReasonGiven::KeyDistrusted => Self::KeyDistrusted,
         }
     }
 }
@@ -298,6 +304,7 @@ impl LockReason {
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
             Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
             Self::Other => Some(ReasonGiven::Other),
+            Self::KeyDistrusted => Some(ReasonGiven::KeyDistrusted),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod group;
 mod pair;
+mod reader;
 pub mod rotation;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::disk::{self, Disk, Privacy};
 use group::{Failure, Subjects};
 use pair::{NONCE_LEN, Slot, WRAPPED_LEN, Wrapped};
+pub use reader::{Found, KeyReader};
 
 /// A 256-bit secret. Wiped when dropped, never shown.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -253,14 +255,13 @@ impl KeyStore {
             <[Secret32; 7]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
         let slot_key = slot_key(&references, &wrapping);
         let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
-        let wrapping = UnboundKey::new(&AES_256_GCM_SIV, wrapping.expose())
-            .map_err(|_| Part::Wrapping.damaged(dir))?;
+        let wrapping = wrapping_key(&wrapping, dir)?;
         let tag_key = Secret32::new(blake3::derive_key(TAG_CONTEXT, references.expose()));
         Ok(Self {
             entropy,
             dir: dir.to_path_buf(),
             secrets: [api_keys, codes, references, checkpoints, evidence, devices],
-            wrapping: LessSafeKey::new(wrapping),
+            wrapping,
             tag_key,
             repaired,
             subjects,
@@ -339,7 +340,7 @@ impl KeyStore {
     pub fn subject_key(&self, id: Id) -> Result<Option<SubjectKey>, KeyError> {
         let wrapped =
             self.subjects.wrapped(id).map_err(|failure| self.write_error(failure.into()))?;
-        wrapped.map(|wrapped| self.unwrap(id, wrapped)).transpose()
+        wrapped.map(|wrapped| unwrap(&self.wrapping, &self.dir, id, wrapped)).transpose()
     }
 
     /// Destroys a subject's key and the way from its reference to it; false if
@@ -421,21 +422,33 @@ impl KeyStore {
         wrapped[32..].copy_from_slice(seal.as_ref());
         Ok(Wrapped { tag, nonce, key: wrapped })
     }
+}
 
-    fn unwrap(&self, id: Id, wrapped: Wrapped) -> Result<SubjectKey, KeyError> {
-        let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
-        let mut wrapped = wrapped.key;
-        let opened = self
-            .wrapping
-            .open_in_place(nonce, Aad::from(id.0), &mut wrapped)
-            .map_err(|_| Part::Wrapping.damaged(&self.dir))?;
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(opened);
-        let key = Secret32::new(bytes);
-        bytes.zeroize();
-        wrapped.zeroize();
-        Ok(SubjectKey { id, key })
-    }
+/// A subject's key as it was before it was wrapped.
+fn unwrap(
+    wrapping: &LessSafeKey,
+    dir: &Path,
+    id: Id,
+    wrapped: Wrapped,
+) -> Result<SubjectKey, KeyError> {
+    let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
+    let mut wrapped = wrapped.key;
+    let opened = wrapping
+        .open_in_place(nonce, Aad::from(id.0), &mut wrapped)
+        .map_err(|_| Part::Wrapping.damaged(dir))?;
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(opened);
+    let key = Secret32::new(bytes);
+    bytes.zeroize();
+    wrapped.zeroize();
+    Ok(SubjectKey { id, key })
+}
+
+/// The key that wraps subjects' keys.
+fn wrapping_key(secret: &Secret32, dir: &Path) -> Result<LessSafeKey, KeyError> {
+    UnboundKey::new(&AES_256_GCM_SIV, secret.expose())
+        .map(LessSafeKey::new)
+        .map_err(|_| Part::Wrapping.damaged(dir))
 }
 
 /// Why no subject was made.
@@ -473,24 +486,30 @@ fn open_secret(
     entropy: &dyn Entropy,
     expect: Expect,
 ) -> Result<Secret32, KeyError> {
-    let path = dir.join(part.file_name());
-    match disk.read(&path, SECRET_FILE_LEN as u64) {
+    match (read_secret(disk, dir, part)?, expect) {
+        (Some(secret), _) => Ok(secret),
+        (None, Expect::Existing) => Err(part.missing(dir)),
+        (None, Expect::MayBeNew) => {
+            let secret = Secret32::new(random(entropy));
+            let mut bytes = encode_secret(&secret);
+            let path = dir.join(part.file_name());
+            let made = disk::write_atomically(disk, &path, &bytes, Privacy::Private);
+            bytes.zeroize();
+            made.map_err(part.io(dir))?;
+            Ok(secret)
+        }
+    }
+}
+
+/// A secret as its file holds it; none if there is no file.
+fn read_secret(disk: &dyn Disk, dir: &Path, part: Part) -> Result<Option<Secret32>, KeyError> {
+    match disk.read(&dir.join(part.file_name()), SECRET_FILE_LEN as u64) {
         Ok(mut bytes) => {
             let secret = decode_secret(&bytes);
             bytes.zeroize();
-            secret.ok_or_else(|| part.damaged(dir))
+            secret.map(Some).ok_or_else(|| part.damaged(dir))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match expect {
-            Expect::Existing => Err(part.missing(dir)),
-            Expect::MayBeNew => {
-                let secret = Secret32::new(random(entropy));
-                let mut bytes = encode_secret(&secret);
-                let made = disk::write_atomically(disk, &path, &bytes, Privacy::Private);
-                bytes.zeroize();
-                made.map_err(part.io(dir))?;
-                Ok(secret)
-            }
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(part.damaged(dir)),
         Err(error) => Err(part.io(dir)(error)),
     }

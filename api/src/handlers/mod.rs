@@ -27,6 +27,7 @@ mod templates;
 pub mod users;
 
 use actix_web::web::{self, ServiceConfig};
+use engine::attestation::revocation::LIST_MAX;
 
 /// Adds every endpoint over the store.
 pub fn configure(config: &mut ServiceConfig) {
@@ -65,6 +66,8 @@ fn admin(config: &mut ServiceConfig) {
         )
         .service(
             web::resource("/admin/v1/attestation/revocation-list")
+                // Google's list grows; only an administrator's body is read.
+                .app_data(web::PayloadConfig::new(LIST_MAX))
                 .post(attestation::take_revocation_list),
         )
         .service(web::resource("/admin/v1/status").get(admin::status))

@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     file: PathBuf,
 }
 
-/// Makes the CA and prints its root, as `attestation_android_further_roots` names it.
+/// Makes the CA and prints its root, as `attestation_test_roots` names it.
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let ca = TestCa::generate(&SystemEntropy)?;
     let failed = |error| Failure::Unwritable(arguments.file.clone(), error);
