@@ -204,6 +204,7 @@ pub fn refused(refusal: &Refusal) -> ApiError {
             ApiError::new(Code::OfflineNotPossible).detail(obstacle.to_string())
         }
         Refusal::NoPushAddress => Code::NoPushAddress.into(),
+        Refusal::KeyChange(reason) => ApiError::new(Code::KeyChangeImpossible).detail(*reason),
         // What only a device's commands or the server's own meet.
         Refusal::Repeat(_)
         | Refusal::AlreadyStarted

@@ -223,6 +223,7 @@ mod tests {
             "StartedAuthentication",
             "Salted",
             "FinishAuthentication",
+            "NewKey",
             "Signatures",
             "FinishedAuthentication",
         ] {

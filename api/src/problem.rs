@@ -105,6 +105,8 @@ table! {
         "The application asks devices to confirm the push, and this registration has no address for pushes.";
     OfflineNotPossible = 409 "offline_not_possible", "Offline not possible",
         "The operation cannot be answered by a phone without a network; `detail` says why.";
+    KeyChangeImpossible = 409 "key_change_impossible", "Key change impossible",
+        "The keys on file or the configuration stand against this change of a key; `detail` says what.";
     RevokesItself = 409 "revokes_itself", "Revokes itself",
         "An API key cannot revoke itself: use another administrator's.";
     NotYetSigned = 409 "not_yet_signed", "Not yet signed",

@@ -10,6 +10,7 @@ use crate::events::{
     VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
+use crate::key::KeyBytes;
 use crate::offline::{NONCE_LEN, Obstacle};
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
 use crate::terms::{Level, Method};
@@ -299,6 +300,8 @@ pub struct CreateOperation {
     pub template: Option<String>,
     /// What it asks for.
     pub kind: OperationKind,
+    /// The method whose key it is to change, if it is to change one.
+    pub target: Option<Method>,
     /// Factors required.
     pub level: Level,
     /// Methods that may answer; empty means any that reaches the level.
@@ -330,6 +333,7 @@ impl CreateOperation {
             broadcast: None,
             template: None,
             kind: OperationKind::Authentication,
+            target: None,
             level,
             methods: Vec::new(),
             lifetime_s: None,
@@ -427,6 +431,8 @@ pub struct FinishAuthentication {
     pub said: Said,
     /// What the device declared.
     pub declared: DeclaredV1,
+    /// The new key, where the answer brings one.
+    pub new_key: Option<KeyBytes>,
     /// Digest of the request.
     pub body_digest: Bytes32,
     /// Position of the record that set the keys it was judged against.
@@ -525,6 +531,12 @@ pub enum Refusal {
     /// No method of the registration fits what is asked for.
     #[error("no method of the registration fits")]
     NoMethodFits,
+    /// The keys on file or the configuration stand against this change of a key.
+    #[error("the key cannot be changed so: {0}")]
+    KeyChange(
+        /// What stands against it.
+        &'static str,
+    ),
     /// The application does not allow devices to begin operations.
     #[error("devices may not begin operations")]
     DeviceMayNotBegin,

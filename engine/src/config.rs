@@ -40,6 +40,10 @@ pub struct Config {
     pub allowed_methods: Vec<Method>,
     /// Whether a re-activation may go on without proof by an old key.
     pub allow_unproven_reactivation: bool,
+    /// Whether a lost hardware key may be replaced without its signature.
+    pub allow_unproven_key_replacement: bool,
+    /// Methods by which a change of keys may be authorised.
+    pub key_change_methods: Vec<Method>,
     /// Shortest PIN, in characters.
     pub pin_length_min: u32,
     /// Longest PIN, in characters.
@@ -87,6 +91,8 @@ impl Default for Config {
             activation_lifetime_s: 300,
             allowed_methods: vec![Method::Device, Method::DevicePin, Method::DeviceBiometric],
             allow_unproven_reactivation: false,
+            allow_unproven_key_replacement: false,
+            key_change_methods: vec![Method::DevicePin, Method::DeviceBiometric],
             pin_length_min: 4,
             pin_length_max: 12,
             pin_type: PinType::Numeric,
@@ -250,6 +256,22 @@ pub const PROPERTIES: &[Property] = &[
         },
         get: |config| json!(config.allow_unproven_reactivation),
     },
+    Property {
+        name: "allow_unproven_key_replacement",
+        about: "Whether a lost hardware key may be replaced behind two factors without its signature.",
+        set: |config, value| {
+            config.allow_unproven_key_replacement =
+                value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            Ok(())
+        },
+        get: |config| json!(config.allow_unproven_key_replacement),
+    },
+    list!(
+        key_change_methods,
+        two_factor_method,
+        |method| json!(method.as_str()),
+        "Methods by which a user may change the keys of a registration: two factors only."
+    ),
     number!(pin_length_min, 4..=32, "Shortest PIN, in characters. Enforced by the device."),
     number!(pin_length_max, 4..=32, "Longest PIN, in characters. Enforced by the device."),
     choice!(pin_type, PinType, "What a PIN consists of. Enforced by the device."),
@@ -552,6 +574,11 @@ fn one_of<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &Value) -> Res
         let names: Vec<_> = all.iter().map(|&item| name(item)).collect();
         format!("must be one of {}", names.join(", "))
     })
+}
+
+/// A method that alone amounts to two factors.
+fn two_factor_method(value: &Value) -> Result<Method, String> {
+    one_of(&[Method::DevicePin, Method::DeviceBiometric], Method::as_str, value)
 }
 
 fn version(value: &Value) -> Result<ClientVersion, String> {

@@ -447,6 +447,8 @@ pub struct Operation {
     pub registration: Id,
     /// The application.
     pub application: Id,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
     /// The broadcast that it belongs to, if it does.
     pub broadcast: Option<Id>,
     /// Hash of the nonce of the device that began it, if one did.

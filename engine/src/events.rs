@@ -340,6 +340,8 @@ pub struct OperationCreatedV1 {
     pub template: Option<String>,
     /// What it asks for.
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
     /// Factors required.
     pub level: Level,
     /// Methods asked for; empty means any that reaches the level.
@@ -386,6 +388,10 @@ pub struct AuthenticationJudgedV1 {
     pub challenge: Bytes32,
     /// What the operation asks for.
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
+    /// The new key, if the answer brought one.
+    pub new_key: Option<KeyBytes>,
     /// Factors required.
     pub level: Level,
     /// Hash of the context, zeros if none.
@@ -579,6 +585,74 @@ impl EpochBegunV1 {
     pub fn lost(&self) -> Option<(u64, u64)> {
         (self.size < self.known_size).then(|| (self.size, self.known_size - 1))
     }
+}
+
+/// A registration without a hardware key got one, after the answer to an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyAddedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A hardware key took the place of another, which signed too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyRotatedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key until now.
+    pub old_key: KeyBytes,
+    /// The key from now on, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A hardware key took the place of one that is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyReplacedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key until now.
+    pub old_key: KeyBytes,
+    /// The key from now on, whose possession was proven.
+    pub key: KeyBytes,
+    /// Whether the old key did not sign.
+    pub unproven_device: bool,
+}
+
+/// A method was added to a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodAddedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A method got another key: with a PIN, the PIN was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodReplacedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key until now.
+    pub old_key: KeyBytes,
+    /// Its key from now on, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A method was removed from a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodRemovedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key until now.
+    pub key: KeyBytes,
 }
 
 /// Attestation evidence that was judged. The evidence itself is sealed, as the
@@ -799,6 +873,12 @@ registry! {
     RegistrationLocked(RegistrationLockedV1) = 40 schema 1,
     RegistrationUnlocked(RegistrationUnlockedV1) = 41 schema 1,
     RegistrationDeactivated(RegistrationDeactivatedV1) = 42 schema 1,
+    HardwareKeyAdded(HardwareKeyAddedV1) = 43 schema 1,
+    HardwareKeyRotated(HardwareKeyRotatedV1) = 44 schema 1,
+    HardwareKeyReplaced(HardwareKeyReplacedV1) = 45 schema 1,
+    MethodAdded(MethodAddedV1) = 46 schema 1,
+    MethodReplaced(MethodReplacedV1) = 47 schema 1,
+    MethodRemoved(MethodRemovedV1) = 48 schema 1,
     OperationCreated(OperationCreatedV1) = 50 schema 1,
     ChallengeIssued(ChallengeIssuedV1) = 51 schema 1,
     AuthenticationJudged(AuthenticationJudgedV1) = 52 schema 1,

@@ -17,10 +17,11 @@ use crate::entries::{
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, ErasureOrderedV1, Event, OfflineJudgedV1,
-    OperationBegunV1, OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, ErasureOrderedV1, Event, MethodKeyV1,
+    OfflineJudgedV1, OperationBegunV1, OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
+use crate::key::KeyBytes;
 use crate::machine::{Change, Entries, Record, StreamHead};
 use crate::operation::{NOISE_WINDOW_S, forgives};
 use crate::reasons::{
@@ -80,6 +81,12 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::ActivationJudged(_)
         | Event::ActivationExpired(_)
         | Event::ActivationCancelled(_)
+        | Event::HardwareKeyAdded(_)
+        | Event::HardwareKeyRotated(_)
+        | Event::HardwareKeyReplaced(_)
+        | Event::MethodAdded(_)
+        | Event::MethodReplaced(_)
+        | Event::MethodRemoved(_)
         | Event::ChallengeIssued(_)
         | Event::AuthenticationJudged(_)
         | Event::OperationExpired(_)
@@ -220,6 +227,14 @@ impl Changes<'_> {
                 registration.lock_reason = None;
                 registration.release_at = None;
             }),
+            Event::HardwareKeyAdded(payload) => self.hardware_key(payload.key, false),
+            Event::HardwareKeyRotated(payload) => self.hardware_key(payload.key, false),
+            Event::HardwareKeyReplaced(payload) => {
+                self.hardware_key(payload.key, payload.unproven_device);
+            }
+            Event::MethodAdded(payload) => self.method_key(payload.method, Some(payload.key)),
+            Event::MethodReplaced(payload) => self.method_key(payload.method, Some(payload.key)),
+            Event::MethodRemoved(payload) => self.method_key(payload.method, None),
             Event::OperationCreated(payload) => self.operation_created(payload),
             Event::ChallengeIssued(payload) => {
                 self.registration(|_| ());
@@ -564,11 +579,44 @@ impl Changes<'_> {
         self.remember(Key::Activation(id));
     }
 
+    /// Another hardware key on a live registration; a change that an old key did
+    /// not sign is remembered until the next re-activation.
+    fn hardware_key(&mut self, key: KeyBytes, unproven_device: bool) {
+        let position = self.position();
+        self.registration(|registration| {
+            registration.hardware = Some(key);
+            registration.hw_key_impossible = false;
+            // Evidence was of the former key, and says nothing of this one.
+            registration.attestation = None;
+            registration.unproven_device |= unproven_device;
+            registration.keys_at = position;
+        });
+    }
+
+    /// Another key, or none, for a method of a live registration.
+    fn method_key(&mut self, method: Method, key: Option<KeyBytes>) {
+        let position = self.position();
+        self.registration(|registration| {
+            let software = &mut registration.software;
+            let place = software.iter().position(|slot| slot.method == method);
+            match (place, key) {
+                (Some(place), Some(key)) => software[place].key = key,
+                (Some(place), None) => {
+                    software.remove(place);
+                }
+                (None, Some(key)) => software.push(MethodKeyV1 { method, key }),
+                (None, None) => (),
+            }
+            registration.keys_at = position;
+        });
+    }
+
     fn operation_created(&mut self, payload: &OperationCreatedV1) {
         let Some(registration) = self.look().registration(self.stream()) else { return };
         let operation = Operation {
             broadcast: payload.broadcast,
             kind: payload.kind,
+            target: payload.target,
             context_hash: payload.context_hash,
             data_to_sign_hash: payload.data_to_sign_hash,
             matching: payload.matching.clone(),
@@ -608,6 +656,7 @@ impl Changes<'_> {
             broadcast: None,
             begun: None,
             kind: OperationKind::Authentication,
+            target: None,
             level,
             methods: offered.to_vec(),
             context_hash: NO_CONTENT,

@@ -161,6 +161,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
                 method: payload.method,
                 said: payload.said(),
                 declared: payload.declared,
+                new_key: payload.new_key,
                 body_digest: payload.body_digest,
                 keys_at: payload.keys_at,
                 verifications: payload.verifications,
@@ -208,7 +209,13 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         }
         Event::ActivationCancelled(_)
         | Event::OperationCancelled(_)
-        | Event::OperationAnsweredElsewhere(_) => return Err(orphan),
+        | Event::OperationAnsweredElsewhere(_)
+        | Event::HardwareKeyAdded(_)
+        | Event::HardwareKeyRotated(_)
+        | Event::HardwareKeyReplaced(_)
+        | Event::MethodAdded(_)
+        | Event::MethodReplaced(_)
+        | Event::MethodRemoved(_) => return Err(orphan),
     };
     Ok(Command { event_id: first.draft.event_id, want })
 }
@@ -233,6 +240,7 @@ fn ask(record: &Record, payload: OperationCreatedV1) -> CreateOperation {
         broadcast: payload.broadcast,
         template: payload.template,
         kind: payload.kind,
+        target: payload.target,
         level: payload.level,
         methods: payload.methods,
         lifetime_s: payload.lifetime_s,

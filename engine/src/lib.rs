@@ -26,6 +26,7 @@ pub mod ids;
 pub mod initiative;
 pub mod inverse;
 pub mod key;
+pub mod key_change;
 pub mod machine;
 pub mod offline;
 pub mod operation;
@@ -63,7 +64,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 10;
+    const STATE_VERSION: u32 = 12;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

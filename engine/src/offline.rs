@@ -358,6 +358,8 @@ pub enum Obstacle {
     Confirmation,
     /// The device began it itself, and has a network.
     Begun,
+    /// It changes a key, and the new key must sign.
+    KeyChange,
 }
 
 impl fmt::Display for Obstacle {
@@ -370,6 +372,7 @@ impl fmt::Display for Obstacle {
             }
             Self::Confirmation => "a number is to be confirmed",
             Self::Begun => "the device began it",
+            Self::KeyChange => "it changes a key, which takes signatures",
         })
     }
 }
@@ -403,6 +406,8 @@ impl Concerned {
             Obstacle::Confirmation
         } else if self.operation.begun.is_some() {
             Obstacle::Begun
+        } else if self.operation.kind.key_change().is_some() {
+            Obstacle::KeyChange
         } else {
             return Ok(());
         };

@@ -23,10 +23,11 @@ use crate::events::{
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
+use crate::key_change;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::push;
 use crate::reasons::{
-    AuthenticationFailure, CancelReason, LockReason, OperationKind, OperationState,
+    AuthenticationFailure, CancelReason, KeyChange, LockReason, OperationKind, OperationState,
     RegistrationState,
 };
 use crate::registration::{has_repeats, served};
@@ -95,7 +96,13 @@ pub(crate) fn created(
         let expected = "must name each method once at most";
         return Err(Refusal::Invalid { field: "methods", expected });
     }
+    if want.broadcast.is_some() && want.kind.key_change().is_some() {
+        let expected = "must be one that asks the same of every device";
+        return Err(Refusal::Invalid { field: "kind", expected });
+    }
+    key_change::askable(&application, &registration, want.kind, want.level, want.target)?;
     let offered = methods_for(&application, want.level, &want.methods);
+    let offered = key_change::authorising(&application.config, want.kind, offered);
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {
         return Err(Refusal::NoMethodFits);
     }
@@ -106,6 +113,7 @@ pub(crate) fn created(
         broadcast: want.broadcast,
         template: want.template.clone(),
         kind: want.kind,
+        target: want.target,
         level: want.level,
         methods: want.methods.clone(),
         lifetime_s: want.lifetime_s,
@@ -193,7 +201,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if operation.challenge != Some(want.challenge) {
         return Err(Refusal::ChallengeNotLive);
     }
-    served(&application, &want.declared.client_version)?;
+    let version = served(&application, &want.declared.client_version)?;
     if !may_answer(&operation, &registration, want) {
         return Err(Refusal::MethodNotOffered);
     }
@@ -205,11 +213,18 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if registration.keys_at != want.keys_at {
         return Err(Refusal::Stale);
     }
-    let judged = judge(&application, &operation, &registration, want);
+    let change = key_change::wanted(&application, &operation, &registration, &version, want)?;
+    let check = hardware_check(&registration, want);
+    let new_keys = change
+        .and_then(|change| key_change::event(change, operation.target, &registration, check, want));
+    let judged = judge(&application, &operation, &registration, change, want);
     let locks = judged.counted && judged.failures >= judged.failures_allowed;
     let id = operation.registration;
     let answered = judged.failure.is_none();
     let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if let Some(event) = new_keys.filter(|_| answered) {
+        plan = plan.event(id, event);
+    }
     if answered {
         plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
     }
@@ -243,18 +258,19 @@ fn judge(
     application: &Application,
     operation: &Operation,
     registration: &Registration,
+    change: Option<KeyChange>,
     want: &FinishAuthentication,
 ) -> AuthenticationJudgedV1 {
     let config = &application.config;
-    let check = match &registration.hardware {
-        Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
-        None => HardwareCheck::without_key(registration.hw_key_impossible),
-    };
-    let consequence = check.under(config.hw_key_validation_strategy);
-    let failure = failure(registration, want, check, consequence).or_else(|| {
-        let right = confirmation::is_right(operation.matching.as_ref(), want.said);
-        (!right).then_some(AuthenticationFailure::ConfirmationWrong)
-    });
+    let check = hardware_check(registration, want);
+    let by_strategy = check.under(config.hw_key_validation_strategy);
+    let consequence = key_change::consequence(change, check, by_strategy);
+    let failure = failure(registration, want, check, consequence)
+        .or_else(|| key_change::failure(change?, operation.target, check, want))
+        .or_else(|| {
+            let right = confirmation::is_right(operation.matching.as_ref(), want.said);
+            (!right).then_some(AuthenticationFailure::ConfirmationWrong)
+        });
     // A wrong PIN shows up beside a signature of the device; noise has none. Where
     // the lack of a key or the number decides, no PIN does, so nothing counts.
     let counted =
@@ -283,6 +299,8 @@ fn judge(
         operation: want.operation,
         challenge: want.challenge,
         kind: operation.kind,
+        target: operation.target,
+        new_key: want.new_key,
         level: operation.level,
         context_hash: operation.context_hash,
         data_to_sign_hash: operation.data_to_sign_hash,
@@ -305,6 +323,14 @@ fn judge(
     }
 }
 
+/// What is found of the hardware key on file.
+fn hardware_check(registration: &Registration, want: &FinishAuthentication) -> HardwareCheck {
+    match &registration.hardware {
+        Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
+        None => HardwareCheck::without_key(registration.hw_key_impossible),
+    }
+}
+
 /// Whether a failure ends its operation and counts for nothing: another try could
 /// not succeed, or, with a number to be confirmed, could succeed by chance.
 fn ends_at_once(failure: AuthenticationFailure) -> bool {
@@ -313,6 +339,7 @@ fn ends_at_once(failure: AuthenticationFailure) -> bool {
         AuthenticationFailure::SoftwareSignatureInvalid
         | AuthenticationFailure::PossessionUnproven
         | AuthenticationFailure::OfflineCodeWrong
+        | AuthenticationFailure::NewKeyUnproven
         | AuthenticationFailure::HwKeyCheckFailed => false,
     }
 }

@@ -100,8 +100,10 @@ terms! {
         HwKeyRequired = 4 "HW_KEY_REQUIRED",
         /// Every signature is good, and the number is not the one that was to be confirmed.
         ConfirmationWrong = 5 "CONFIRMATION_WRONG",
+        /// The new key of a key change did not prove that the device holds it.
+        NewKeyUnproven = 6 "NEW_KEY_UNPROVEN",
         /// The code that answers an offline question is another one.
-        OfflineCodeWrong = 6 "OFFLINE_CODE_WRONG",
+        OfflineCodeWrong = 7 "OFFLINE_CODE_WRONG",
     }
 
     /// What became of an operation.
@@ -128,6 +130,18 @@ terms! {
         Authentication = 1 "AUTHENTICATION",
         /// To sign a transaction; the signed evidence is the service provider's to keep.
         Transaction = 2 "TRANSACTION",
+        /// To add a hardware key to a registration that has none.
+        AddHwKey = 3 "ADD_HW_KEY",
+        /// To put a new hardware key in the place of the old one, which signs too.
+        RotateHwKey = 4 "ROTATE_HW_KEY",
+        /// To put a new hardware key in the place of one that is lost.
+        ReplaceHwKey = 5 "REPLACE_HW_KEY",
+        /// To add a key for a PIN or biometric method.
+        AddMethod = 6 "ADD_METHOD",
+        /// To replace the key of such a method: with a PIN, to change the PIN.
+        ReplaceMethod = 7 "REPLACE_METHOD",
+        /// To remove such a method.
+        RemoveMethod = 8 "REMOVE_METHOD",
     }
 
     /// Why a user says no.
@@ -276,6 +290,67 @@ impl OperationKind {
         match self {
             Self::Authentication => Purpose::Authentication,
             Self::Transaction => Purpose::Transaction,
+            Self::AddHwKey => Purpose::AddHwKey,
+            Self::RotateHwKey => Purpose::RotateHwKey,
+            Self::ReplaceHwKey => Purpose::ReplaceHwKey,
+            Self::AddMethod => Purpose::AddMethod,
+            Self::ReplaceMethod => Purpose::ReplaceMethod,
+            Self::RemoveMethod => Purpose::RemoveMethod,
+        }
+    }
+
+    /// What it makes of the registration's keys; none if it changes none.
+    #[must_use]
+    pub fn key_change(self) -> Option<KeyChange> {
+        match self {
+            Self::Authentication | Self::Transaction => None,
+            Self::AddHwKey => Some(KeyChange::AddHwKey),
+            Self::RotateHwKey => Some(KeyChange::RotateHwKey),
+            Self::ReplaceHwKey => Some(KeyChange::ReplaceHwKey),
+            Self::AddMethod => Some(KeyChange::AddMethod),
+            Self::ReplaceMethod => Some(KeyChange::ReplaceMethod),
+            Self::RemoveMethod => Some(KeyChange::RemoveMethod),
+        }
+    }
+}
+
+/// A change of one key of a live registration; see [`crate::key_change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyChange {
+    /// A hardware key, where there is none.
+    AddHwKey,
+    /// Another hardware key, with the consent of the one on file.
+    RotateHwKey,
+    /// Another hardware key, the one on file being lost.
+    ReplaceHwKey,
+    /// A key for a method that has none.
+    AddMethod,
+    /// Another key for a method.
+    ReplaceMethod,
+    /// No key for a method any more.
+    RemoveMethod,
+}
+
+impl KeyChange {
+    /// Whether it brings a new key.
+    #[must_use]
+    pub fn brings_key(self) -> bool {
+        match self {
+            Self::AddHwKey
+            | Self::RotateHwKey
+            | Self::ReplaceHwKey
+            | Self::AddMethod
+            | Self::ReplaceMethod => true,
+            Self::RemoveMethod => false,
+        }
+    }
+
+    /// Whether it is the hardware key that changes.
+    #[must_use]
+    pub fn is_of_hardware(self) -> bool {
+        match self {
+            Self::AddHwKey | Self::RotateHwKey | Self::ReplaceHwKey => true,
+            Self::AddMethod | Self::ReplaceMethod | Self::RemoveMethod => false,
         }
     }
 }

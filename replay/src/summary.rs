@@ -50,6 +50,15 @@ pub fn summary(event: &Event) -> String {
         },
         Event::LockReleased(e) => format!("failures {}", e.failures),
         Event::RegistrationDeactivated(e) => e.reason.to_string(),
+        Event::HardwareKeyAdded(e) => format!("operation {}", e.operation),
+        Event::HardwareKeyRotated(e) => format!("operation {}", e.operation),
+        Event::HardwareKeyReplaced(e) if e.unproven_device => {
+            format!("operation {}, without a signature by the lost key", e.operation)
+        }
+        Event::HardwareKeyReplaced(e) => format!("operation {}", e.operation),
+        Event::MethodAdded(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::MethodReplaced(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::MethodRemoved(e) => format!("operation {}: {}", e.operation, e.method),
         Event::OperationCreated(e) => {
             let of = e.broadcast.map_or_else(String::new, |id| format!(", broadcast {id}"));
             format!("operation {} {} {}{of}", e.operation, e.kind, e.level)

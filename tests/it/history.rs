@@ -335,6 +335,7 @@ impl History {
             said: Decision::Approve.into(),
             declared,
             body_digest: self.bytes(),
+            new_key: None,
             keys_at: registration.keys_at,
             verifications,
             sealed: Vec::new(),

@@ -74,6 +74,8 @@ def hashes_of(given):
     return hashes
 
 
+CHANGES = ["add-hw-key", "rotate-hw-key", "replace-hw-key",
+           "add-method", "replace-method", "remove-method"]
 TEXTS = ["role", "method", "decision", "client_version", "hw_key_client_status"]
 
 
@@ -90,6 +92,10 @@ def transcript(given):
     octets += field(given["level"].encode("ascii"))
     for value in hashes_of(given).values():
         octets += field(value)
+    if given["purpose"] in CHANGES:
+        new = given["new_key"]
+        octets += field(given["slot"].encode("ascii"))
+        octets += field(bytes(32) if new is None else hashlib.sha256(bytes.fromhex(new)).digest())
     return octets
 
 
@@ -221,6 +227,8 @@ def case(name, signer, **given):
     }
     if given.get("purpose") == "activation":
         inputs.update(device_token=known("device token").hex(), key_set=None, attestation=None)
+    elif given.get("purpose") in CHANGES:
+        inputs.update(slot="HARDWARE", new_key=None)
     unknown = set(given) - set(inputs)
     assert not unknown, unknown
     inputs.update(given)
@@ -247,6 +255,7 @@ def cases():
     new = dict(purpose="activation", client_version="3.8.1")
     full = dict(new, key_set=three, attestation=evidence, client_data=client, risk_data=risk)
     asked = dict(context=payment, data_to_sign=document, client_data=client, risk_data=risk)
+    change = dict(method="DEVICE:PIN", level="TWO_FACTOR")
     pin = dict(asked, method="DEVICE:PIN", level="TWO_FACTOR", client_version="4.0.2.118")
     return [
         case("activation-device-only", "device", key_set=keys(device="device"),
@@ -271,6 +280,16 @@ def cases():
                                                      decision="approve:42")),
         case("authentication-reject-reason", "device", decision="reject:NOT_ME",
              context=payment),
+        case("rotate-hw-key-new", "previous", role="HARDWARE",
+             **dict(change, purpose="rotate-hw-key", new_key=PUBLIC["previous"].hex())),
+        case("replace-method-new", "biometric",
+             **dict(change, purpose="replace-method", slot="DEVICE:PIN",
+                    new_key=PUBLIC["biometric"].hex())),
+        case("remove-method", "biometric",
+             **dict(change, purpose="remove-method", method="DEVICE:BIOMETRIC",
+                    slot="DEVICE:PIN")),
+        case("add-hw-key-reject", "device", purpose="add-hw-key", decision="reject",
+             level="TWO_FACTOR", hw_key_client_status="NOT_ACTIVATED"),
     ]
 
 

@@ -18,9 +18,10 @@ use zeroize::Zeroizing;
 
 use super::{Exit, report};
 use crate::device::{
-    ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
-    HardwareFault, Misbehaviour, Offer, Phone, Redemption, Repetition, SoftwareFault, StateError,
-    authenticate_start, begin, load, pending as pending_operations, save_new, save_over,
+    ActivationOptions, Answering, AuthenticationOptions, Client, ClientError, DeviceError,
+    Hardware, HardwareFault, Misbehaviour, NewKey, Offer, Outcome, Phone, Redemption, Repetition,
+    SoftwareFault, StateError, authenticate_start, begin, load, pending as pending_operations,
+    save_new, save_over,
 };
 use crate::ports::SystemEntropy;
 use crate::wire::device::FinishedActivation;
@@ -190,6 +191,9 @@ struct Authenticate {
     method: Option<Method>,
     #[command(flatten)]
     pin: Pin,
+    /// The new PIN, where the operation adds or changes one; others on this machine may see it here
+    #[arg(long, value_name = "PIN")]
+    new_pin: Option<Secret>,
     /// Approve without asking
     #[arg(long, conflicts_with = "reject")]
     yes: bool,
@@ -510,13 +514,50 @@ fn authenticate(arguments: &Authenticate) -> Result<Exit, Failure> {
     } else if wanted && options.number.is_none() {
         options.number = Some(if can_ask { ask_number()? } else { return Err(Failure::NoNumber) });
     }
-    let outcome = answering.finish(&client, &phone, &options, &SystemEntropy)?;
+    let outcome = answer(&client, &phone, &answering, &options, arguments)?;
     if common.json {
         println!("{}", words::outcome_json(answering.started(), options.said(), &outcome));
     } else {
         print!("{}", words::outcome_words(&outcome));
     }
     Ok(if outcome.finished.accepted { Exit::Ok } else { Exit::Failed })
+}
+
+/// Sends the answer. A phone whose keys it changes is on disk before the server
+/// may take them, as at an activation.
+fn answer(
+    client: &Client,
+    phone: &Phone,
+    answering: &Answering,
+    options: &AuthenticationOptions,
+    arguments: &Authenticate,
+) -> Result<Outcome, Failure> {
+    let changes = answering.started().kind.key_change().is_some();
+    if !changes || options.decision == Decision::Reject {
+        return Ok(answering.finish(client, phone, options, &SystemEntropy)?);
+    }
+    let new_pin = arguments.new_pin.as_ref().map(|pin| pin.0.clone());
+    let new_key = NewKey::generate(answering, options, new_pin, &SystemEntropy)?;
+    let changed = phone.changed(answering, new_key.as_ref(), &SystemEntropy);
+    let state = &arguments.common.state;
+    let pending = pending(state);
+    save_new(&changed, &pending)?;
+    let sent = answering.finish_with(client, phone, options, new_key.as_ref(), &SystemEntropy);
+    let ended = match sent {
+        Err(error @ DeviceError::Client(_)) if !is_refusal(&error) => {
+            return Err(Failure::Unknown(pending, error));
+        }
+        Err(error) => Err(error.into()),
+        Ok(outcome) => {
+            if outcome.finished.accepted {
+                save_over(&changed, state)?;
+            }
+            Ok(outcome)
+        }
+    };
+    let removed = fs::remove_file(&pending);
+    removed.map_err(|cause| StateError::Io { path: pending, cause })?;
+    ended
 }
 
 fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOptions, Failure> {

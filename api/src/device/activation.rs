@@ -506,7 +506,7 @@ pub(super) fn salted(octets: Option<&[u8]>, entropy: &dyn Entropy) -> Option<Sal
     octets.map(|octets| Salted { salt: Octets32(random(entropy)), octets: Octets(octets.to_vec()) })
 }
 
-fn check_pin(pin: &str, policy: &PinPolicy) -> Result<(), DeviceError> {
+pub(super) fn check_pin(pin: &str, policy: &PinPolicy) -> Result<(), DeviceError> {
     let (symbols, belongs): (_, fn(char) -> bool) = match policy.kind {
         PinType::Numeric => ("digits", |symbol| symbol.is_ascii_digit()),
         PinType::Alphanumeric => {

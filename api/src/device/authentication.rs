@@ -12,6 +12,7 @@ use engine::version::ClientVersion;
 use zeroize::Zeroizing;
 
 use super::activation::{declared, hash, salted};
+use super::key_change::NewKey;
 use super::keys::PrivateKey;
 use super::misbehaviour::{Misbehaviour, Repetition};
 use super::phone::{HardwareKey, Phone, message};
@@ -222,13 +223,30 @@ impl Answering {
         options: &AuthenticationOptions,
         entropy: &dyn Entropy,
     ) -> Result<FinishAuthentication, DeviceError> {
+        self.answer_with(phone, options, None, entropy)
+    }
+
+    /// The same, with the new key that an operation awaits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Answering::answer`].
+    pub fn answer_with(
+        &self,
+        phone: &Phone,
+        options: &AuthenticationOptions,
+        new_key: Option<&NewKey>,
+        entropy: &dyn Entropy,
+    ) -> Result<FinishAuthentication, DeviceError> {
         let method = self.method(phone, options)?;
         let client_data = salted(options.client_data.as_deref(), entropy);
         let risk_data = salted(options.risk_data.as_deref(), entropy);
         let claim = claim(phone, &options.misbehaviour)?;
         let version = version(phone, options)?.to_string();
         let declared = declared(&version, Some(claim), client_data.as_ref(), risk_data.as_ref());
-        let signed = Signed::at_authentication(&self.facts(phone, options.said()), &declared)?;
+        let public = new_key.map(|key| key.public()).transpose()?;
+        let signed = Signed::at_authentication(&self.facts(phone, options.said()), &declared)?
+            .changing(self.started.target_method, public.as_ref())?;
         Ok(FinishAuthentication {
             registration_id: phone.registration_id,
             device_token: token(phone, &options.misbehaviour),
@@ -240,6 +258,7 @@ impl Answering {
             client_version: version,
             hw_key_client_status: Some(claim),
             signatures: signatures(phone, method, options, &signed)?,
+            new_key: new_key.map(|key| key.offer(&signed, method)).transpose()?,
             client_data,
             risk_data,
         })
@@ -257,7 +276,23 @@ impl Answering {
         options: &AuthenticationOptions,
         entropy: &dyn Entropy,
     ) -> Result<Outcome, DeviceError> {
-        let body = self.answer(phone, options, entropy)?;
+        self.finish_with(client, phone, options, None, entropy)
+    }
+
+    /// The same, with the new key that an operation awaits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Answering::finish`].
+    pub fn finish_with(
+        &self,
+        client: &Client,
+        phone: &Phone,
+        options: &AuthenticationOptions,
+        new_key: Option<&NewKey>,
+        entropy: &dyn Entropy,
+    ) -> Result<Outcome, DeviceError> {
+        let body = self.answer_with(phone, options, new_key, entropy)?;
         let second = match options.misbehaviour.repetition {
             None => None,
             Some(Repetition::Same) => Some(body.clone()),
@@ -452,6 +487,8 @@ mod tests {
                 application_id: Id([1; 16]),
                 challenge: Octets32([9; 32]),
                 kind: OperationKind::Transaction,
+                target_method: None,
+                pin_policy: None,
                 level: Level::TwoFactor,
                 methods: methods.to_vec(),
                 context: Some(Shown {

@@ -16,6 +16,7 @@ mod attestation;
 mod authentication;
 mod client;
 mod file;
+mod key_change;
 mod keys;
 mod misbehaviour;
 mod offline;
@@ -36,6 +37,7 @@ pub use authentication::{
 pub use client::{Client, ClientError, Refusal};
 pub(crate) use client::{agent, is_https};
 pub use file::{StateError, load, save_new, save_over};
+pub use key_change::NewKey;
 pub use misbehaviour::{HardwareFault, Misbehaviour, Repetition, SoftwareFault};
 pub use phone::{NoHardwareKey, Phone};
 pub use text::printable;

@@ -63,6 +63,17 @@ fn verifying_key(point: &Octets) -> Result<VerifyingKey, DeviceError> {
 }
 
 impl Phone {
+    /// Drops the secret of a method whose key is another one now, or none: it went
+    /// with that key.
+    pub(super) fn forget_offline_secret(&mut self, method: Option<Method>) {
+        let Some(kept) = &mut self.offline else { return };
+        match method {
+            Some(Method::DevicePin) => kept.pin = None,
+            Some(Method::DeviceBiometric) => kept.biometric = None,
+            Some(Method::Device) | None => (),
+        }
+    }
+
     /// The question in a payload that was scanned, if the server signed it and it
     /// is for this phone and not too late.
     ///

@@ -421,12 +421,17 @@ fn started(call: &Call, id: Id, client_version: &str) -> Result<HttpResponse, Ap
         expires_at: Moment(activation.expires_at),
         again: activation.again,
         methods: config.allowed_methods.clone(),
-        pin_policy: PinPolicy {
-            length_min: config.pin_length_min,
-            length_max: config.pin_length_max,
-            kind: config.pin_type,
-        },
+        pin_policy: pin_policy(config),
         expects_hardware_key: version.is_at_least(&config.hw_key_min_client_version),
         risk_attributes: config.enabled_risk_data.clone(),
     }))
+}
+
+/// What a PIN must be.
+pub(super) fn pin_policy(config: &engine::config::Config) -> PinPolicy {
+    PinPolicy {
+        length_min: config.pin_length_min,
+        length_max: config.pin_length_max,
+        kind: config.pin_type,
+    }
 }

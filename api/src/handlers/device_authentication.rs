@@ -8,11 +8,13 @@ use engine::command::{self, Command, Refusal, Want};
 use engine::entries::{Operation, Registration};
 use engine::events::{AuthenticationJudgedV1, Event, VerificationV1};
 use engine::ids::Id;
-use engine::key::KeyBytes;
+use engine::key::{KeyBytes, PublicKey};
+use engine::key_change;
 use engine::machine::random;
 use engine::proofs::{AuthenticationFacts, Signed};
 use engine::reasons::{
-    AuthenticationFailure, CancelReason, OperationKind, OperationState, RegistrationState,
+    AuthenticationFailure, CancelReason, KeyChange, OperationKind, OperationState,
+    RegistrationState,
 };
 use engine::sealed;
 use engine::sealed::SealedRequestV1;
@@ -20,6 +22,7 @@ use engine::terms::{Level, Method, Role};
 use engine::transcript::{NO_CONTENT, Said, device_token_hash};
 use subtle::ConstantTimeEq;
 
+use super::device_activation::pin_policy;
 use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
 };
@@ -31,8 +34,8 @@ use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refused;
 use crate::wire::device::{
-    ConfirmationWanted, FinishAuthentication, FinishedAuthentication, PostContext, Salted, Shown,
-    StartAuthentication, StartedAuthentication,
+    ConfirmationWanted, FinishAuthentication, FinishedAuthentication, NewKey, PostContext, Salted,
+    Shown, StartAuthentication, StartedAuthentication,
 };
 use crate::wire::{Moment, Octets, Octets32};
 
@@ -95,6 +98,7 @@ pub async fn finish(
     check_signature("/signatures/software", body.signatures.software.as_ref())?;
     check_signature("/signatures/possession", body.signatures.possession.as_ref())?;
     check_signature("/signatures/hardware", body.signatures.hardware.as_ref())?;
+    let new_key = body.new_key.as_ref().map(offered).transpose()?;
     let sent = SentAlong::new(
         &body.client_version,
         body.hw_key_client_status,
@@ -102,7 +106,7 @@ pub async fn finish(
         body.risk_data.as_ref(),
         source,
     )?;
-    let answer = Answer { id: *id, digest, body: &body, sent: &sent };
+    let answer = Answer { id: *id, digest, body: &body, sent: &sent, new_key };
     for _ in 0..JUDGEMENTS {
         if let Some(judged) = answer.judge(&call).await? {
             return Ok(HttpResponse::Ok().json(view(&call, &judged)?));
@@ -117,6 +121,15 @@ struct Answer<'a> {
     digest: [u8; 32],
     body: &'a FinishAuthentication,
     sent: &'a SentAlong,
+    new_key: Option<PublicKey>,
+}
+
+/// The new key of a key change.
+fn offered(new: &NewKey) -> Result<PublicKey, ApiError> {
+    check_signature("/new_key/signature", new.signature.as_ref())?;
+    PublicKey::from_bytes(&new.public_key.0).map_err(|error| {
+        ApiError::new(Code::InvalidRequest).error("/new_key/public_key", error.to_string())
+    })
 }
 
 impl Answer<'_> {
@@ -135,6 +148,7 @@ impl Answer<'_> {
             method: body.method,
             said: said(body),
             declared: self.sent.declared.clone(),
+            new_key: self.new_key.map(|key| key.to_stored()),
             body_digest: self.digest,
             keys_at: registration.keys_at,
             verifications,
@@ -197,14 +211,17 @@ impl Answer<'_> {
             context_hash: operation.map_or(NO_CONTENT, |known| known.context_hash),
             data_to_sign_hash: operation.map_or(NO_CONTENT, |known| known.data_to_sign_hash),
         };
+        let target = operation.and_then(|known| known.target);
+        let new_key = self.new_key.map(|key| key.to_stored());
         let signed = Signed::at_authentication(&facts, &self.sent.declared)
+            .and_then(|signed| signed.changing(target, new_key.as_ref()))
             .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
         let key = |key: Option<&KeyBytes>| key.and_then(|key| key.check().ok());
         let software = registration.and_then(|known| known.software_key(body.method));
         let device = registration.and_then(|known| known.software_key(Method::Device));
         let hardware = registration.and_then(|known| known.hardware.as_ref());
         let signatures = &body.signatures;
-        let claimed: Vec<_> = [
+        let mut claimed: Vec<_> = [
             (Role::Software, software, signatures.software.as_ref()),
             (Role::Possession, device, signatures.possession.as_ref()),
             (Role::Hardware, hardware, signatures.hardware.as_ref()),
@@ -215,6 +232,10 @@ impl Answer<'_> {
             signature.map(|signature| Claimed { role, method, key: key(known), signature })
         })
         .collect();
+        if let Some(signature) = body.new_key.as_ref().and_then(|new| new.signature.as_ref()) {
+            let (role, method) = key_change::proof_of(target, body.method);
+            claimed.push(Claimed { role, method, key: self.new_key, signature });
+        }
         Ok(check(&signed, &claimed))
     }
 }
@@ -318,11 +339,15 @@ fn started(call: &Call, id: Id) -> Result<HttpResponse, ApiError> {
         Some(request) => (request.context, request.data_to_sign),
         None => (None, None),
     };
+    let new_key_awaited = operation.kind.key_change().is_some_and(KeyChange::brings_key);
     Ok(HttpResponse::Ok().json(StartedAuthentication {
         operation_id: id,
         application_id: operation.application,
         challenge: Octets32(challenge),
         kind: operation.kind,
+        target_method: operation.target,
+        pin_policy: (new_key_awaited && operation.target == Some(Method::DevicePin))
+            .then(|| pin_policy(&application.config)),
         level: operation.level,
         methods: operation.methods.clone(),
         context: context.map(shown),

@@ -382,6 +382,14 @@ pub struct StartedAuthentication {
     /// What it asks for: the purpose in the transcripts.
     #[schema(value_type = OperationKindWord)]
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub target_method: Option<Method>,
+    /// Where that is a PIN: what the new PIN must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub pin_policy: Option<PinPolicy>,
     /// Factors required, as it stands in the transcripts.
     #[schema(value_type = LevelWord)]
     pub level: Level,
@@ -424,6 +432,19 @@ pub struct Signatures {
     pub hardware: Option<Octets>,
 }
 
+/// The new key of a key change and the proof that the device holds it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// SubjectPublicKeyInfo or SEC1 point, at most 120 bytes.
+    pub public_key: Octets,
+    /// Its signature, DER: in role HARDWARE, or in role SOFTWARE with the method
+    /// whose key it becomes. One that is missing fails like a wrong one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub signature: Option<Octets>,
+}
+
 /// Answers the challenge of an operation.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -458,6 +479,10 @@ pub struct FinishAuthentication {
     pub hw_key_client_status: Option<HwKeyClientStatus>,
     /// The signatures.
     pub signatures: Signatures,
+    /// With approve, where a key is added or replaced: the new key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub new_key: Option<NewKey>,
     /// Data of the app for the service provider, at most 1,024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -348,6 +348,10 @@ asking! {
         /// The registration that is to answer.
         #[schema(value_type = Uuid)]
         pub registration_id: Id,
+        /// For ADD_METHOD, REPLACE_METHOD and REMOVE_METHOD: the method.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = MethodWord, required = false)]
+        pub target_method: Option<Method>,
     }
 
     /// Asks all active devices of a user; the first to answer wins.
@@ -369,6 +373,7 @@ impl CreateOperation {
             registration_id,
             template: None,
             kind: None,
+            target_method: None,
             level: Some(level),
             methods: Vec::new(),
             context: None,
@@ -387,6 +392,7 @@ impl CreateOperation {
             registration_id,
             template: of.template.clone(),
             kind: of.kind,
+            target_method: None,
             level: of.level,
             methods: of.methods.clone(),
             context: of.context.clone(),
@@ -481,6 +487,10 @@ pub struct Operation {
     /// What it asks for.
     #[schema(value_type = OperationKindWord)]
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub target_method: Option<Method>,
     /// The service provider's own id for it, if it gave one; absent once the user was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

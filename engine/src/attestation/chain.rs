@@ -19,7 +19,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use crate::attestation::description::hex;
-use crate::attestation::revocation::{RevocationList, trimmed};
+use crate::attestation::revocation::{RevocationList, SERIAL_MAX, trimmed};
 use crate::attestation::{CertificateName, Findings, Policy, Reason};
 use crate::ids::Micros;
 
@@ -54,7 +54,8 @@ impl<'a> Chain<'a> {
     ///
     /// # Errors
     ///
-    /// [`Reason::EvidenceUnreadable`] unless all bytes are certificates,
+    /// [`Reason::EvidenceUnreadable`] unless all bytes are certificates, with serial
+    /// numbers of at most [`SERIAL_MAX`] bytes,
     /// [`Reason::ChainTooLong`] for more than [`CHAIN_MAX`].
     pub fn read(mut octets: &'a [u8]) -> Result<Self, Reason> {
         let mut certificates = Vec::new();
@@ -64,7 +65,9 @@ impl<'a> Chain<'a> {
             }
             let (rest, certificate) =
                 X509Certificate::from_der(octets).map_err(|_| Reason::EvidenceUnreadable)?;
-            if !is_framed(certificate.as_raw()) {
+            // Serial numbers stand in clear in a record, which has a bound.
+            let long = trimmed(certificate.raw_serial()).len() > SERIAL_MAX;
+            if long || !is_framed(certificate.as_raw()) {
                 return Err(Reason::EvidenceUnreadable);
             }
             octets = rest;

@@ -13,6 +13,7 @@ mod broadcasts;
 mod documented_strategy;
 mod erasure;
 mod evidence;
+mod key_change;
 mod mutations;
 mod nist;
 mod offline;

@@ -197,6 +197,12 @@ fn what_a_code_cannot_carry_is_not_asked_and_neither_is_a_phone_without_secrets(
         client_version: "3.8".into(),
     }));
     obstacle(&mut world, operation, Obstacle::Begun);
+    let mut change = world.operation_request(id, Level::TwoFactor);
+    change.kind = OperationKind::ReplaceMethod;
+    change.target = Some(Method::DevicePin);
+    let operation = change.operation;
+    world.done(Want::CreateOperation(change));
+    obstacle(&mut world, operation, Obstacle::KeyChange);
 }
 
 #[test]

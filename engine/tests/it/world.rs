@@ -377,6 +377,7 @@ impl World {
             said: Said { number, ..Decision::Approve.into() },
             declared: declared("3.8", HwKeyClientStatus::Signed),
             body_digest: self.bytes(),
+            new_key: None,
             keys_at: registration.keys_at,
             verifications: parts
                 .into_iter()

@@ -57,6 +57,7 @@ impl Why {
             | Refusal::CodeTooShort { .. }
             | Refusal::NoMethodFits
             | Refusal::MethodNotOffered
+            | Refusal::KeyChange(_)
             | Refusal::Invalid { .. } => Self::Ruled(format!("refused: {refusal}")),
             // How it ended before, by the rules.
             Refusal::OperationState(state) => ruled(state),
@@ -146,7 +147,13 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)
         | Event::StateDigested(_)
-        | Event::EpochBegun(_) => event.name().to_owned(),
+        | Event::EpochBegun(_)
+        | Event::HardwareKeyAdded(_)
+        | Event::HardwareKeyRotated(_)
+        | Event::HardwareKeyReplaced(_)
+        | Event::MethodAdded(_)
+        | Event::MethodReplaced(_)
+        | Event::MethodRemoved(_) => event.name().to_owned(),
     }
 }
 

@@ -244,6 +244,7 @@ impl World {
             said: Decision::Approve.into(),
             declared,
             body_digest,
+            new_key: None,
             keys_at,
             verifications,
             sealed: Vec::new(),

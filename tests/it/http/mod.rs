@@ -8,6 +8,7 @@ mod expiry;
 mod failures;
 mod flows;
 mod idempotency;
+mod key_changes;
 mod limits;
 mod lookalikes;
 mod offline;

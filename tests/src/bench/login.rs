@@ -276,6 +276,7 @@ impl Writer {
             said: Decision::Approve.into(),
             declared: self.declared(),
             body_digest: self.draw.bytes(),
+            new_key: None,
             keys_at: member.keys_at,
             verifications: vec![
                 self.valid(Role::Software, Method::DevicePin, pin),
