@@ -46,11 +46,8 @@ pub(super) fn shown(started: &StartedAuthentication) -> String {
 
 /// What the user is to see before a code is shown, safe to print.
 pub(super) fn asked(question: &Question) -> String {
-    let Question { operation: id, level, .. } = question;
-    let mut text = match question.kind {
-        OperationKind::Authentication => format!("operation {id} asks for {level}\n"),
-        OperationKind::Transaction => format!("transaction {id} asks for {level}\n"),
-    };
+    let Question { operation: id, kind, level, .. } = question;
+    let mut text = format!("operation {id}, {kind}, asks for {level}\n");
     if let Some(sealed::Shown { title, media_type, content: salted }) = &question.context {
         text.push_str(&content("shown to you", title, media_type, &salted.octets));
     }
