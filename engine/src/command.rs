@@ -433,6 +433,10 @@ pub struct FinishAuthentication {
     pub declared: DeclaredV1,
     /// The new key, where the answer brings one.
     pub new_key: Option<KeyBytes>,
+    /// Hash of the evidence about a new hardware key, zeros if none came.
+    pub attestation_hash: Bytes32,
+    /// What judging that evidence found, if it came and somebody asks for it.
+    pub evidence: Option<EvidenceJudgedV1>,
     /// Digest of the request.
     pub body_digest: Bytes32,
     /// Position of the record that set the keys it was judged against.

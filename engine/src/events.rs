@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attestation::lists::{ListEntry, ListName};
-use crate::attestation::{CertificateName, Facts, Platform, Reason, Status};
+use crate::attestation::{Attested, CertificateName, Facts, Platform, Reason, Status};
 use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -23,7 +23,7 @@ use crate::reasons::{
     UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
-use crate::transcript::Said;
+use crate::transcript::{NO_CONTENT, Said};
 
 /// 32 bytes: a hash, a challenge, a binding.
 pub type Bytes32 = [u8; 32];
@@ -392,6 +392,8 @@ pub struct AuthenticationJudgedV1 {
     pub target: Option<Method>,
     /// The new key, if the answer brought one.
     pub new_key: Option<KeyBytes>,
+    /// How a new hardware key stands with attestation; none for any other answer.
+    pub attestation: Option<NewKeyAttestedV1>,
     /// Factors required.
     pub level: Level,
     /// Hash of the context, zeros if none.
@@ -432,7 +434,24 @@ pub struct AuthenticationJudgedV1 {
     pub operation_state: OperationState,
 }
 
+/// How a new hardware key stands with attestation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewKeyAttestedV1 {
+    /// How it stands.
+    pub status: Status,
+    /// Hash of the evidence, zeros if none came.
+    pub hash: Bytes32,
+    /// What was found of it; none if it was not looked at.
+    pub evidence: Option<EvidenceJudgedV1>,
+}
+
 impl AuthenticationJudgedV1 {
+    /// Hash of the evidence about a new hardware key, zeros if none came.
+    #[must_use]
+    pub fn attestation_hash(&self) -> Bytes32 {
+        self.attestation.as_ref().map_or(NO_CONTENT, |attested| attested.hash)
+    }
+
     /// What the user said, as it was signed.
     #[must_use]
     pub fn said(&self) -> Said {
@@ -594,6 +613,8 @@ pub struct HardwareKeyAddedV1 {
     pub operation: Id,
     /// The key, whose possession was proven.
     pub key: KeyBytes,
+    /// How the key stands with attestation; none if nobody asked.
+    pub attestation: Option<Attested>,
 }
 
 /// A hardware key took the place of another, which signed too.
@@ -605,6 +626,8 @@ pub struct HardwareKeyRotatedV1 {
     pub old_key: KeyBytes,
     /// The key from now on, whose possession was proven.
     pub key: KeyBytes,
+    /// How the key stands with attestation; none if nobody asked.
+    pub attestation: Option<Attested>,
 }
 
 /// A hardware key took the place of one that is lost.
@@ -618,6 +641,8 @@ pub struct HardwareKeyReplacedV1 {
     pub key: KeyBytes,
     /// Whether the old key did not sign.
     pub unproven_device: bool,
+    /// How the key stands with attestation; none if nobody asked.
+    pub attestation: Option<Attested>,
 }
 
 /// A method was added to a registration.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::Keytrail;
 use crate::administration::configured;
+use crate::attestation::Attested;
 use crate::attestation::activation::attested;
 use crate::attestation::lists::ListName;
 use crate::config::Config;
@@ -227,10 +228,15 @@ impl Changes<'_> {
                 registration.lock_reason = None;
                 registration.release_at = None;
             }),
-            Event::HardwareKeyAdded(payload) => self.hardware_key(payload.key, false),
-            Event::HardwareKeyRotated(payload) => self.hardware_key(payload.key, false),
+            Event::HardwareKeyAdded(payload) => {
+                self.hardware_key(payload.key, payload.attestation.as_ref(), false);
+            }
+            Event::HardwareKeyRotated(payload) => {
+                self.hardware_key(payload.key, payload.attestation.as_ref(), false);
+            }
             Event::HardwareKeyReplaced(payload) => {
-                self.hardware_key(payload.key, payload.unproven_device);
+                let attested = payload.attestation.as_ref();
+                self.hardware_key(payload.key, attested, payload.unproven_device);
             }
             Event::MethodAdded(payload) => self.method_key(payload.method, Some(payload.key)),
             Event::MethodReplaced(payload) => self.method_key(payload.method, Some(payload.key)),
@@ -581,13 +587,13 @@ impl Changes<'_> {
 
     /// Another hardware key on a live registration; a change that an old key did
     /// not sign is remembered until the next re-activation.
-    fn hardware_key(&mut self, key: KeyBytes, unproven_device: bool) {
+    fn hardware_key(&mut self, key: KeyBytes, attested: Option<&Attested>, unproven_device: bool) {
         let position = self.position();
         self.registration(|registration| {
             registration.hardware = Some(key);
             registration.hw_key_impossible = false;
-            // Evidence was of the former key, and says nothing of this one.
-            registration.attestation = None;
+            // Former evidence was of the former key, and says nothing of this one.
+            registration.attestation = attested.cloned();
             registration.unproven_device |= unproven_device;
             registration.keys_at = position;
         });

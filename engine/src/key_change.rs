@@ -19,18 +19,20 @@
 //! `DEVICE` never changes here: the key that stands for the phone itself is
 //! replaced by a re-activation only.
 
-use crate::attestation::policy::Mode;
+use crate::attestation::activation;
 use crate::command::{FinishAuthentication, Refusal};
 use crate::config::Config;
 use crate::entries::{Application, Operation, Registration};
 use crate::events::{
     Event, HardwareKeyAddedV1, HardwareKeyReplacedV1, HardwareKeyRotatedV1, MethodAddedV1,
-    MethodRemovedV1, MethodReplacedV1,
+    MethodRemovedV1, MethodReplacedV1, NewKeyAttestedV1,
 };
+use crate::operation::hardware_check;
 use crate::reasons::{AuthenticationFailure, KeyChange, OperationKind};
 use crate::registration::has_repeats;
 use crate::strategy::{Consequence, HardwareCheck};
-use crate::terms::{Decision, Level, Method, Role, Verdict};
+use crate::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
+use crate::transcript::NO_CONTENT;
 use crate::version::ClientVersion;
 
 /// Refuses to ask for a change that this registration cannot make; lets pass what
@@ -99,10 +101,7 @@ fn possible(
         KeyChange::ReplaceHwKey if !config.allow_unproven_key_replacement => {
             Some("the application does not allow it")
         }
-        // Evidence is judged at activation: what it must prove cannot be left out here.
-        KeyChange::AddHwKey | KeyChange::RotateHwKey | KeyChange::ReplaceHwKey => {
-            attested(config).then_some("the application asks for attestation evidence")
-        }
+        KeyChange::AddHwKey | KeyChange::RotateHwKey | KeyChange::ReplaceHwKey => None,
         KeyChange::AddMethod if on_file => Some("the method has a key"),
         KeyChange::AddMethod | KeyChange::ReplaceMethod if !allowed => {
             Some("the application does not allow the method")
@@ -116,11 +115,6 @@ fn possible(
     reason.map_or(Ok(()), |reason| Err(Refusal::KeyChange(reason)))
 }
 
-fn attested(config: &Config) -> bool {
-    let policy = &config.attestation;
-    [policy.android.mode, policy.apple.mode].contains(&Mode::Required)
-}
-
 /// The change that an answer makes if it is accepted; none if it changes no key.
 pub(crate) fn wanted(
     application: &Application,
@@ -130,6 +124,11 @@ pub(crate) fn wanted(
     want: &FinishAuthentication,
 ) -> Result<Option<KeyChange>, Refusal> {
     let approved = want.said.decision == Decision::Approve;
+    let of_hardware = operation.kind.key_change().is_some_and(KeyChange::is_of_hardware);
+    let evidence = want.attestation_hash != NO_CONTENT || want.evidence.is_some();
+    if evidence && !(approved && of_hardware) {
+        return invalid("new_key", "must be a hardware key where evidence comes with it");
+    }
     let Some(change) = operation.kind.key_change().filter(|_| approved) else {
         return match want.new_key {
             None => Ok(None),
@@ -187,6 +186,27 @@ pub(crate) fn failure(
     (!proven).then_some(AuthenticationFailure::NewKeyUnproven)
 }
 
+/// Why a new hardware key does not enter although everything was signed as it must
+/// be: another try brings the same evidence.
+pub(crate) fn unattested(
+    config: &Config,
+    change: KeyChange,
+    want: &FinishAuthentication,
+) -> Option<AuthenticationFailure> {
+    // The new key has signed, or there is another failure before this one.
+    let passes = !change.is_of_hardware()
+        || activation::passes(&config.attestation, want.evidence.as_ref(), true);
+    (!passes).then_some(AuthenticationFailure::AttestationRequired)
+}
+
+/// How a new hardware key stands with attestation.
+pub(crate) fn attestation(config: &Config, want: &FinishAuthentication) -> NewKeyAttestedV1 {
+    let evidence = want.evidence.as_ref();
+    // A device that brings a key can have one.
+    let status = activation::status(&config.attestation, evidence, HwKeyClientStatus::Signed);
+    NewKeyAttestedV1 { status, hash: want.attestation_hash, evidence: want.evidence.clone() }
+}
+
 /// Role and method in the transcript that the new key signs.
 #[must_use]
 pub fn proof_of(target: Option<Method>, answering: Method) -> (Role, Method) {
@@ -199,24 +219,27 @@ pub fn proof_of(target: Option<Method>, answering: Method) -> (Role, Method) {
 /// The event by which the new key takes its place.
 pub(crate) fn event(
     change: KeyChange,
-    method: Option<Method>,
+    application: &Application,
+    asked: &Operation,
     registration: &Registration,
-    check: HardwareCheck,
     want: &FinishAuthentication,
 ) -> Option<Event> {
-    let (operation, new) = (want.operation, want.new_key);
+    let (operation, method, new) = (want.operation, asked.target, want.new_key);
+    let attested = attestation(&application.config, want);
+    let attestation = activation::attested(attested.status, attested.evidence.as_ref());
     let old = match method {
         Some(method) => registration.software_key(method).copied(),
         None => registration.hardware,
     };
     Some(match change {
-        KeyChange::AddHwKey => HardwareKeyAddedV1 { operation, key: new? }.into(),
+        KeyChange::AddHwKey => HardwareKeyAddedV1 { operation, key: new?, attestation }.into(),
         KeyChange::RotateHwKey => {
-            HardwareKeyRotatedV1 { operation, old_key: old?, key: new? }.into()
+            HardwareKeyRotatedV1 { operation, old_key: old?, key: new?, attestation }.into()
         }
         KeyChange::ReplaceHwKey => {
-            let unproven_device = check != HardwareCheck::Valid;
-            HardwareKeyReplacedV1 { operation, old_key: old?, key: new?, unproven_device }.into()
+            let unproven_device = hardware_check(registration, want) != HardwareCheck::Valid;
+            let (old_key, key) = (old?, new?);
+            HardwareKeyReplacedV1 { operation, old_key, key, unproven_device, attestation }.into()
         }
         KeyChange::AddMethod => MethodAddedV1 { operation, method: method?, key: new? }.into(),
         KeyChange::ReplaceMethod => {

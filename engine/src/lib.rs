@@ -64,7 +64,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 12;
+    const STATE_VERSION: u32 = 13;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()

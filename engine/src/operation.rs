@@ -30,6 +30,7 @@ use crate::reasons::{
     AuthenticationFailure, CancelReason, KeyChange, LockReason, OperationKind, OperationState,
     RegistrationState,
 };
+use crate::registration::judged_as_things_are;
 use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::templates;
@@ -214,9 +215,10 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
         return Err(Refusal::Stale);
     }
     let change = key_change::wanted(&application, &operation, &registration, &version, want)?;
-    let check = hardware_check(&registration, want);
-    let new_keys = change
-        .and_then(|change| key_change::event(change, operation.target, &registration, check, want));
+    judged_as_things_are(look, &application, want.evidence.as_ref())?;
+    let new_keys = change.and_then(|change| {
+        key_change::event(change, &application, &operation, &registration, want)
+    });
     let judged = judge(&application, &operation, &registration, change, want);
     let locks = judged.counted && judged.failures >= judged.failures_allowed;
     let id = operation.registration;
@@ -270,7 +272,8 @@ fn judge(
         .or_else(|| {
             let right = confirmation::is_right(operation.matching.as_ref(), want.said);
             (!right).then_some(AuthenticationFailure::ConfirmationWrong)
-        });
+        })
+        .or_else(|| key_change::unattested(config, change?, want));
     // A wrong PIN shows up beside a signature of the device; noise has none. Where
     // the lack of a key or the number decides, no PIN does, so nothing counts.
     let counted =
@@ -301,6 +304,9 @@ fn judge(
         kind: operation.kind,
         target: operation.target,
         new_key: want.new_key,
+        attestation: change
+            .is_some_and(KeyChange::is_of_hardware)
+            .then(|| key_change::attestation(&application.config, want)),
         level: operation.level,
         context_hash: operation.context_hash,
         data_to_sign_hash: operation.data_to_sign_hash,
@@ -324,7 +330,10 @@ fn judge(
 }
 
 /// What is found of the hardware key on file.
-fn hardware_check(registration: &Registration, want: &FinishAuthentication) -> HardwareCheck {
+pub(crate) fn hardware_check(
+    registration: &Registration,
+    want: &FinishAuthentication,
+) -> HardwareCheck {
     match &registration.hardware {
         Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
         None => HardwareCheck::without_key(registration.hw_key_impossible),
@@ -335,7 +344,9 @@ fn hardware_check(registration: &Registration, want: &FinishAuthentication) -> H
 /// not succeed, or, with a number to be confirmed, could succeed by chance.
 fn ends_at_once(failure: AuthenticationFailure) -> bool {
     match failure {
-        AuthenticationFailure::HwKeyRequired | AuthenticationFailure::ConfirmationWrong => true,
+        AuthenticationFailure::HwKeyRequired
+        | AuthenticationFailure::AttestationRequired
+        | AuthenticationFailure::ConfirmationWrong => true,
         AuthenticationFailure::SoftwareSignatureInvalid
         | AuthenticationFailure::PossessionUnproven
         | AuthenticationFailure::OfflineCodeWrong

@@ -14,7 +14,7 @@ use crate::reasons::OperationKind;
 use crate::signature::{verify, verify_independent};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
 use crate::transcript::{
-    ActivationParts, KeyChangeParts, KeySlot, NO_CONTENT, Of, Said, Transcript, key_set_hash,
+    ActivationParts, Hash, KeyChangeParts, KeySlot, NO_CONTENT, Of, Said, Transcript, key_set_hash,
 };
 use crate::version::{ClientVersion, NotAVersion};
 
@@ -207,7 +207,11 @@ impl Signed {
                 None => Of::Operation(facts.kind),
                 Some(_) => Of::KeyChange(
                     facts.kind,
-                    KeyChangeParts { slot: KeySlot::Hardware, new_key: KeyId([0; 32]) },
+                    KeyChangeParts {
+                        slot: KeySlot::Hardware,
+                        new_key: KeyId([0; 32]),
+                        attestation_hash: NO_CONTENT,
+                    },
                 ),
             },
         };
@@ -215,7 +219,7 @@ impl Signed {
     }
 
     /// The same, of an answer that changes a key: that of `target`, or the
-    /// hardware key, for `new_key`. Changes nothing where the operation is not of
+    /// hardware key, for `new_key`, with this hash of evidence about it. Changes nothing where the operation is not of
     /// a kind that changes keys.
     ///
     /// # Errors
@@ -225,8 +229,10 @@ impl Signed {
         mut self,
         target: Option<Method>,
         new_key: Option<&KeyBytes>,
+        attestation_hash: Hash,
     ) -> Result<Self, ProofError> {
         if let Of::KeyChange(_, parts) = &mut self.base.of {
+            parts.attestation_hash = attestation_hash;
             parts.slot = target.map_or(KeySlot::Hardware, KeySlot::Software);
             if let Some(key) = new_key {
                 parts.new_key = key.check()?.id();
@@ -291,8 +297,11 @@ impl Signed {
             context_hash: judged.context_hash,
             data_to_sign_hash: judged.data_to_sign_hash,
         };
-        Self::at_authentication(&facts, &judged.declared)?
-            .changing(judged.target, judged.new_key.as_ref())
+        Self::at_authentication(&facts, &judged.declared)?.changing(
+            judged.target,
+            judged.new_key.as_ref(),
+            judged.attestation_hash(),
+        )
     }
 
     /// The bytes that `key` signs in this part.

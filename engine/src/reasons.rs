@@ -102,8 +102,11 @@ terms! {
         ConfirmationWrong = 5 "CONFIRMATION_WRONG",
         /// The new key of a key change did not prove that the device holds it.
         NewKeyUnproven = 6 "NEW_KEY_UNPROVEN",
+        /// The application requires evidence that a new hardware key is in hardware, and it
+        /// did not come or was refused.
+        AttestationRequired = 7 "ATTESTATION_REQUIRED",
         /// The code that answers an offline question is another one.
-        OfflineCodeWrong = 7 "OFFLINE_CODE_WRONG",
+        OfflineCodeWrong = 8 "OFFLINE_CODE_WRONG",
     }
 
     /// What became of an operation.

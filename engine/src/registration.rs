@@ -22,8 +22,8 @@ use crate::command::{FinishActivation, Refusal, RequestActivation, StartActivati
 use crate::entries::{Activation, Application, Look, Registration};
 use crate::events::{
     ActivationCancelledV1, ActivationExpiredV1, ActivationJudgedV1, ActivationRequestedV1,
-    ActivationStartedV1, Actor, KeySetV1, OperationCancelledV1, RegistrationDeactivatedV1,
-    RegistrationLockedV1, RegistrationUnlockedV1, VerificationV1,
+    ActivationStartedV1, Actor, EvidenceJudgedV1, KeySetV1, OperationCancelledV1,
+    RegistrationDeactivatedV1, RegistrationLockedV1, RegistrationUnlockedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
@@ -169,7 +169,7 @@ pub(crate) fn finish_activation(
     }
     let version = served(&application, &want.declared.client_version)?;
     acceptable(&application, &want.keys)?;
-    judged_as_things_are(look, &application, want)?;
+    judged_as_things_are(look, &application, want.evidence.as_ref())?;
     let judged = judge(&application, &activation, &registration, &version, want);
     Plan::new(event_id)
         .sealed(activation.registration, judged, registration.subject, &want.sealed)
@@ -177,12 +177,12 @@ pub(crate) fn finish_activation(
 }
 
 /// Refuses evidence that was judged under another policy or list than those in force.
-fn judged_as_things_are(
+pub(crate) fn judged_as_things_are(
     look: Look,
     application: &Application,
-    want: &FinishActivation,
+    evidence: Option<&EvidenceJudgedV1>,
 ) -> Result<(), Refusal> {
-    let current = want.evidence.as_ref().is_none_or(|evidence| {
+    let current = evidence.is_none_or(|evidence| {
         evidence.config_version == application.config_version && evidence.list == look.system().list
     });
     if current { Ok(()) } else { Err(Refusal::Stale) }

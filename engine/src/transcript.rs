@@ -134,6 +134,8 @@ pub struct KeyChangeParts {
     pub slot: KeySlot,
     /// The id of the new key; zeros if there is none, and where the user says no.
     pub new_key: KeyId,
+    /// [`Content::Attestation`], of the new key.
+    pub attestation_hash: Hash,
 }
 
 impl Transcript {
@@ -177,6 +179,7 @@ impl Transcript {
             Of::KeyChange(_, parts) => {
                 fields.put(parts.slot.as_str().as_bytes());
                 fields.put(&parts.new_key.0);
+                fields.put(&parts.attestation_hash);
             }
             Of::Operation(_) => (),
         }

@@ -115,7 +115,7 @@ pub fn affected(
 ) -> Result<(Vec<Affected>, Inspected), FolderError> {
     let mut found = BTreeMap::new();
     let keys = Keys::open(&dir.join("keys"), question.keys)?;
-    let types = ["ActivationJudged", "RegistrationDeactivated"];
+    let types = ["ActivationJudged", "AuthenticationJudged", "RegistrationDeactivated"];
     let filter = Filter { types: types.map(str::to_owned).to_vec(), ..Filter::default() };
     let inspected = inspect(dir, &filter, &mut |row| {
         let stream = row.record.draft.stream;
@@ -126,6 +126,15 @@ pub fn affected(
                 let about = Recorded::of(event).and_then(|recorded| {
                     about(&row.record, &recorded, judged.hw_key_stored, &keys, question)
                 });
+                found.extend(about.map(|affected| (stream, affected)));
+            }
+            // An answer that was accepted and brought a hardware key.
+            Ok(event @ Event::AuthenticationJudged(judged))
+                if judged.failure.is_none() && judged.attestation.is_some() =>
+            {
+                found.remove(&stream);
+                let about = Recorded::of(event)
+                    .and_then(|recorded| about(&row.record, &recorded, true, &keys, question));
                 found.extend(about.map(|affected| (stream, affected)));
             }
             Ok(Event::RegistrationDeactivated(_)) => drop(found.remove(&stream)),

@@ -336,6 +336,8 @@ impl History {
             declared,
             body_digest: self.bytes(),
             new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at: registration.keys_at,
             verifications,
             sealed: Vec::new(),

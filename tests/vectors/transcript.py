@@ -71,6 +71,8 @@ def hashes_of(given):
         hashes["key_set_hash"] = key_set_hash(given["key_set"])
         hashes["device_token_hash"] = salted_hash("device-token", bytes(32), token)
         hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
+    elif given["purpose"] in CHANGES:
+        hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
     return hashes
 
 
@@ -90,13 +92,18 @@ def transcript(given):
         octets += field(given[name].encode("ascii"))
     octets += field(bytes.fromhex(given["channel_binding"]))
     octets += field(given["level"].encode("ascii"))
-    for value in hashes_of(given).values():
-        octets += field(value)
+    hashes = hashes_of(given)
     if given["purpose"] in CHANGES:
         new = given["new_key"]
-        octets += field(given["slot"].encode("ascii"))
-        octets += field(bytes(32) if new is None else hashlib.sha256(bytes.fromhex(new)).digest())
-    return octets
+        evidence = hashes.pop("attestation_hash")
+        changed = field(given["slot"].encode("ascii"))
+        changed += field(bytes(32) if new is None else hashlib.sha256(bytes.fromhex(new)).digest())
+        changed += field(evidence)
+    else:
+        changed = b""
+    for value in hashes.values():
+        octets += field(value)
+    return octets + changed
 
 
 # --- P-256 --------------------------------------------------------------------
@@ -228,7 +235,7 @@ def case(name, signer, **given):
     if given.get("purpose") == "activation":
         inputs.update(device_token=known("device token").hex(), key_set=None, attestation=None)
     elif given.get("purpose") in CHANGES:
-        inputs.update(slot="HARDWARE", new_key=None)
+        inputs.update(slot="HARDWARE", new_key=None, attestation=None)
     unknown = set(given) - set(inputs)
     assert not unknown, unknown
     inputs.update(given)
@@ -282,6 +289,9 @@ def cases():
              context=payment),
         case("rotate-hw-key-new", "previous", role="HARDWARE",
              **dict(change, purpose="rotate-hw-key", new_key=PUBLIC["previous"].hex())),
+        case("add-hw-key-evidence", "hardware", role="HARDWARE",
+             **dict(change, purpose="add-hw-key", new_key=PUBLIC["hardware"].hex(),
+                    attestation=evidence, hw_key_client_status="NOT_ACTIVATED")),
         case("replace-method-new", "biometric",
              **dict(change, purpose="replace-method", slot="DEVICE:PIN",
                     new_key=PUBLIC["biometric"].hex())),

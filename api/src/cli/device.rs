@@ -165,12 +165,8 @@ struct Activate {
     /// Risk data
     #[arg(long, value_name = "TEXT")]
     risk_data: Option<String>,
-    /// Send evidence of the test CA in this file
-    #[arg(long, value_name = "FILE", conflicts_with = "attestation")]
-    test_ca: Option<PathBuf>,
-    /// Misbehave: send what is in this file as Android's evidence
-    #[arg(long, value_name = "FILE")]
-    attestation: Option<PathBuf>,
+    #[command(flatten)]
+    evidence: test_ca::Sends,
     #[command(flatten)]
     faults: HardwareSignature,
     #[command(flatten)]
@@ -218,6 +214,8 @@ struct Authenticate {
     /// Risk data
     #[arg(long, value_name = "TEXT")]
     risk_data: Option<String>,
+    #[command(flatten)]
+    evidence: test_ca::Sends,
     /// Declare this client version instead of the phone's
     #[arg(long, value_name = "VERSION")]
     client_version: Option<String>,
@@ -452,7 +450,7 @@ fn activation_options(arguments: &Activate) -> Result<ActivationOptions, Failure
         hardware_fault: arguments.faults.fault(),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
-        evidence: test_ca::evidence(arguments)?,
+        evidence: test_ca::evidence(&arguments.evidence)?,
     })
 }
 
@@ -573,6 +571,7 @@ fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOpti
         client_version: arguments.client_version.clone().or(old),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
+        evidence: test_ca::evidence(&arguments.evidence)?,
         misbehaviour: misbehaviour(arguments),
     })
 }

@@ -287,7 +287,7 @@ impl Activating {
 }
 
 /// The hash of the evidence that is sent along.
-fn attestation_hash(sent: Option<&device::AttestationEvidence>) -> Hash {
+pub(super) fn attestation_hash(sent: Option<&device::AttestationEvidence>) -> Hash {
     Content::Attestation.hash_or_none(sent.map(|sent| (&sent.salt.0, sent.octets.0.as_slice())))
 }
 

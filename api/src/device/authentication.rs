@@ -11,7 +11,9 @@ use engine::transcript::{Content, NO_CONTENT, Said, shown_octets};
 use engine::version::ClientVersion;
 use zeroize::Zeroizing;
 
+use super::activation::attestation_hash;
 use super::activation::{declared, hash, salted};
+use super::attestation::Evidence;
 use super::key_change::NewKey;
 use super::keys::PrivateKey;
 use super::misbehaviour::{Misbehaviour, Repetition};
@@ -49,6 +51,8 @@ pub struct AuthenticationOptions {
     pub client_data: Option<Vec<u8>>,
     /// Risk data.
     pub risk_data: Option<Vec<u8>>,
+    /// Evidence about a new hardware key, where the answer brings one.
+    pub evidence: Evidence,
     /// What to do wrong.
     pub misbehaviour: Misbehaviour,
 }
@@ -67,6 +71,7 @@ impl Default for AuthenticationOptions {
             client_version: None,
             client_data: None,
             risk_data: None,
+            evidence: Evidence::None,
             misbehaviour: Misbehaviour::default(),
         }
     }
@@ -245,8 +250,13 @@ impl Answering {
         let version = version(phone, options)?.to_string();
         let declared = declared(&version, Some(claim), client_data.as_ref(), risk_data.as_ref());
         let public = new_key.map(|key| key.public()).transpose()?;
+        let attestation = match new_key {
+            Some(key) => key.attested(&options.evidence, &self.started.challenge.0, entropy)?,
+            None => None,
+        };
+        let hash = attestation_hash(attestation.as_ref());
         let signed = Signed::at_authentication(&self.facts(phone, options.said()), &declared)?
-            .changing(self.started.target_method, public.as_ref())?;
+            .changing(self.started.target_method, public.as_ref(), hash)?;
         Ok(FinishAuthentication {
             registration_id: phone.registration_id,
             device_token: token(phone, &options.misbehaviour),
@@ -258,7 +268,7 @@ impl Answering {
             client_version: version,
             hw_key_client_status: Some(claim),
             signatures: signatures(phone, method, options, &signed)?,
-            new_key: new_key.map(|key| key.offer(&signed, method)).transpose()?,
+            new_key: new_key.map(|key| key.offer(&signed, method, attestation)).transpose()?,
             client_data,
             risk_data,
         })

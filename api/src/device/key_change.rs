@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::DeviceError;
 use super::activation::check_pin;
+use super::attestation::Evidence;
 use super::authentication::{Answering, AuthenticationOptions};
 use super::keys::{PrivateKey, SealedKey};
 use super::phone::{HardwareKey, NoHardwareKey, Phone, message};
@@ -74,6 +75,7 @@ impl NewKey {
         &self,
         signed: &Signed,
         answering: Method,
+        attestation: Option<wire::AttestationEvidence>,
     ) -> Result<wire::NewKey, DeviceError> {
         let public: PublicKey = self.key.public()?;
         let (role, method) = proof_of(self.target, answering);
@@ -81,7 +83,21 @@ impl NewKey {
         Ok(wire::NewKey {
             public_key: Octets(public.spki_der().to_vec()),
             signature: Some(Octets(signature)),
+            attestation,
         })
+    }
+
+    /// The evidence about it, if it is a hardware key.
+    pub(super) fn attested(
+        &self,
+        evidence: &Evidence,
+        challenge: &[u8; 32],
+        entropy: &dyn Entropy,
+    ) -> Result<Option<wire::AttestationEvidence>, DeviceError> {
+        match self.target {
+            None => evidence.about(Some(&self.key.public()?), challenge, entropy),
+            Some(_) => Ok(None),
+        }
     }
 }
 

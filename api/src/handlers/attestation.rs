@@ -36,11 +36,12 @@ pub(super) struct Sent {
 impl Sent {
     /// Checks its size.
     pub(super) fn read(
+        pointer: &str,
         sent: Option<&device::AttestationEvidence>,
     ) -> Result<Option<Self>, ApiError> {
         let Some(sent) = sent else { return Ok(None) };
         let salted = device::Salted { salt: sent.salt, octets: sent.octets.clone() };
-        let content = bounded("/attestation/octets", Some(&salted), EVIDENCE_MAX)?;
+        let content = bounded(&format!("{pointer}/octets"), Some(&salted), EVIDENCE_MAX)?;
         Ok(content.map(|content| Self { platform: sent.platform, content }))
     }
 

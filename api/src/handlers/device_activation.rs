@@ -117,7 +117,7 @@ pub async fn finish(
     let digest = body_digest(&body.bytes);
     let body = body.value;
     let keys = Keys::read(&body)?;
-    let attestation = Sent::read(body.attestation.as_ref())?;
+    let attestation = Sent::read("/attestation", body.attestation.as_ref())?;
     let sent = SentAlong::new(
         &body.client_version,
         body.hw_key_client_status,

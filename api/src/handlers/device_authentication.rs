@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::Path;
 use engine::command::{self, Command, Refusal, Want};
-use engine::entries::{Operation, Registration};
-use engine::events::{AuthenticationJudgedV1, Event, VerificationV1};
+use engine::entries::{Application, Operation, Registration};
+use engine::events::{AuthenticationJudgedV1, Event, EvidenceJudgedV1, VerificationV1};
 use engine::ids::Id;
 use engine::key::{KeyBytes, PublicKey};
 use engine::key_change;
@@ -19,9 +19,10 @@ use engine::reasons::{
 use engine::sealed;
 use engine::sealed::SealedRequestV1;
 use engine::terms::{Level, Method, Role};
-use engine::transcript::{NO_CONTENT, Said, device_token_hash};
+use engine::transcript::{Hash, NO_CONTENT, Said, device_token_hash};
 use subtle::ConstantTimeEq;
 
+use super::attestation::Sent;
 use super::device_activation::pin_policy;
 use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
@@ -106,7 +107,10 @@ pub async fn finish(
         body.risk_data.as_ref(),
         source,
     )?;
-    let answer = Answer { id: *id, digest, body: &body, sent: &sent, new_key };
+    let attestation = body.new_key.as_ref().and_then(|new| new.attestation.as_ref());
+    let attestation = Sent::read("/new_key/attestation", attestation)?;
+    let sent = sent.with_attestation(attestation.as_ref().map(Sent::content));
+    let answer = Answer { id: *id, digest, body: &body, sent: &sent, new_key, attestation };
     for _ in 0..JUDGEMENTS {
         if let Some(judged) = answer.judge(&call).await? {
             return Ok(HttpResponse::Ok().json(view(&call, &judged)?));
@@ -122,6 +126,7 @@ struct Answer<'a> {
     body: &'a FinishAuthentication,
     sent: &'a SentAlong,
     new_key: Option<PublicKey>,
+    attestation: Option<Sent>,
 }
 
 /// The new key of a key change.
@@ -139,6 +144,8 @@ impl Answer<'_> {
         let body = self.body;
         let (registration, operation) = self.recognised(call)?;
         let verifications = self.verify(Some(&operation), Some(&registration))?;
+        let application = call.look().application(operation.application);
+        let evidence = self.evidence(call, application.as_deref())?;
         let checked = verifications.len();
         let event_id = call.fresh_event_id();
         let (stream, subject) = (body.registration_id, registration.subject);
@@ -149,6 +156,8 @@ impl Answer<'_> {
             said: said(body),
             declared: self.sent.declared.clone(),
             new_key: self.new_key.map(|key| key.to_stored()),
+            attestation_hash: self.attestation_hash(),
+            evidence,
             body_digest: self.digest,
             keys_at: registration.keys_at,
             verifications,
@@ -182,8 +191,24 @@ impl Answer<'_> {
             .and_then(|registration| Ok((registration, own_operation(call, self.id, id)?)));
         if found.is_err() {
             self.verify(None, None)?;
+            self.evidence(call, None)?;
         }
         found
+    }
+
+    fn attestation_hash(&self) -> Hash {
+        self.attestation.as_ref().map_or(NO_CONTENT, Sent::hash)
+    }
+
+    /// What judging the evidence about a new key finds, if there is any and
+    /// somebody asks for it.
+    fn evidence(
+        &self,
+        call: &Call,
+        application: Option<&Application>,
+    ) -> Result<Option<EvidenceJudgedV1>, ApiError> {
+        let Some(sent) = &self.attestation else { return Ok(None) };
+        sent.judged(call, application, &self.body.challenge.0, self.new_key.as_ref())
     }
 
     fn judged_before(&self, call: &Call) -> Result<Event, ApiError> {
@@ -214,7 +239,7 @@ impl Answer<'_> {
         let target = operation.and_then(|known| known.target);
         let new_key = self.new_key.map(|key| key.to_stored());
         let signed = Signed::at_authentication(&facts, &self.sent.declared)
-            .and_then(|signed| signed.changing(target, new_key.as_ref()))
+            .and_then(|signed| signed.changing(target, new_key.as_ref(), self.attestation_hash()))
             .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
         let key = |key: Option<&KeyBytes>| key.and_then(|key| key.check().ok());
         let software = registration.and_then(|known| known.software_key(body.method));

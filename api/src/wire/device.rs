@@ -443,6 +443,10 @@ pub struct NewKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub signature: Option<Octets>,
+    /// Evidence about a hardware key, where this is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attestation: Option<AttestationEvidence>,
 }
 
 /// Answers the challenge of an operation.

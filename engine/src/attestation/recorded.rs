@@ -83,7 +83,16 @@ impl<'a> Recorded<'a> {
                 hash: &judged.attestation_hash,
                 verdict: judged.evidence.as_ref(),
             }),
-            Judged::Authentication(_) => None,
+            Judged::Authentication(judged) => {
+                let attested = judged.attestation.as_ref()?;
+                Some(Self {
+                    application: judged.application,
+                    challenge: &judged.challenge,
+                    hardware_key: judged.new_key.as_ref(),
+                    hash: &attested.hash,
+                    verdict: attested.evidence.as_ref(),
+                })
+            }
         }
     }
 

@@ -360,6 +360,8 @@ fn authenticate(
         declared,
         body_digest: [10; 32],
         new_key: None,
+        attestation_hash: [0; 32],
+        evidence: None,
         keys_at: Position(0),
         verifications: verifications(signature),
         sealed: Vec::new(),

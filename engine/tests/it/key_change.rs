@@ -1,6 +1,7 @@
 //! Changing one key of a live registration: who may ask, what must sign, what
 //! then stands on file.
 
+use engine::attestation::{Reason, Status};
 use engine::command::{CreateOperation, FinishAuthentication, Refusal, Want};
 use engine::events::{AuthenticationJudgedV1, Event};
 use engine::ids::Id;
@@ -8,6 +9,7 @@ use engine::key::KeyBytes;
 use engine::reasons::{AuthenticationFailure, OperationKind, OperationState};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
 
+use crate::attestation::evidence;
 use crate::world::{HARDWARE_KEY, PIN_KEY, World, checked};
 
 const OK: Option<Verdict> = Some(Verdict::Valid);
@@ -317,10 +319,65 @@ fn what_cannot_be_changed_so_is_not_asked() {
         let refused = world.refused(Want::CreateOperation(asked));
         assert!(matches!(refused, Refusal::Invalid { field: "target_method", .. }), "{kind}");
     }
+}
+
+/// An answer that rotates the hardware key, with evidence of which judging found this.
+fn rotating(world: &mut World, id: Id, found: Option<Option<Reason>>) -> FinishAuthentication {
+    let operation = asked(world, id, OperationKind::RotateHwKey, None);
+    let mut answer = answer(world, operation, [OK, OK, OK], OK);
+    answer.evidence = found.map(|reason| evidence(world, reason));
+    answer.attestation_hash = found.map_or([0; 32], |_| [0xe1; 32]);
+    answer
+}
+
+#[test]
+fn a_new_hardware_key_needs_the_evidence_that_an_activation_needs() {
+    let required = Some(AuthenticationFailure::AttestationRequired);
+    let (good, bad) = (Some(None), Some(Some(Reason::RootUnknown)));
+    for (mode, found, failure, status) in [
+        ("REQUIRED", good, None, Status::Verified),
+        ("REQUIRED", bad, required, Status::Refused),
+        ("REQUIRED", None, required, Status::NotGiven),
+        ("OPTIONAL", bad, None, Status::Refused),
+        ("OPTIONAL", None, None, Status::NotGiven),
+        ("OFF", None, None, Status::NotChecked),
+    ] {
+        let mut world = World::new(&[]);
+        let id = world.active();
+        world.configure("attestation_android_mode", &format!("\"{mode}\""));
+        let answer = rotating(&mut world, id, found);
+        let (judged, event) = judge(&mut world, answer);
+        assert_eq!((judged.failure, event.is_some()), (failure, failure.is_none()), "{mode}");
+        assert_eq!(judged.attestation.unwrap().status, status, "{mode}");
+        let after = world.registration(id);
+        let key = if failure.is_none() { NEW } else { HARDWARE_KEY };
+        assert_eq!((after.hardware, after.failures), (Some(key), 0), "{mode}");
+        // Another try would bring the same evidence, and nobody guesses a PIN by it.
+        let ended =
+            if failure.is_none() { OperationState::Completed } else { OperationState::Failed };
+        assert_eq!((judged.operation_state, judged.counted), (ended, false), "{mode}");
+        let kept = after.attestation.as_ref().map(|attested| attested.status);
+        let fresh = failure.is_none() && status != Status::NotChecked;
+        assert_eq!(kept, fresh.then_some(status), "{mode}");
+    }
+}
+
+#[test]
+fn evidence_is_judged_by_what_is_in_force_and_comes_with_a_hardware_key_alone() {
+    let mut world = World::new(&[]);
+    let id = world.active();
     world.configure("attestation_android_mode", "\"REQUIRED\"");
-    let asked = request(&mut world, with, OperationKind::RotateHwKey, None);
-    let refused = world.refused(Want::CreateOperation(asked));
-    assert_eq!(refused, state("the application asks for attestation evidence"));
+    let answer = rotating(&mut world, id, Some(None));
+    world.configure("failures_allowed", "7");
+    let refused = world.refused(Want::FinishAuthentication(Box::new(answer.clone())));
+    assert_eq!(refused, Refusal::Stale);
+    let operation = asked(&mut world, id, OperationKind::ReplaceMethod, PIN);
+    for (hash, found) in [([0xe1; 32], None), ([0; 32], answer.evidence)] {
+        let mut other = self::answer(&mut world, operation, [OK, OK, OK], OK);
+        (other.attestation_hash, other.evidence) = (hash, found);
+        let refused = world.refused(Want::FinishAuthentication(Box::new(other)));
+        assert!(matches!(refused, Refusal::Invalid { field: "new_key", .. }), "{refused:?}");
+    }
 }
 
 #[test]

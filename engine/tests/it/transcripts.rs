@@ -140,7 +140,11 @@ fn change_parts(given: &Value) -> KeyChangeParts {
         Value::Null => KeyId([0; 32]),
         key => PublicKey::from_bytes(&crate::unhex(text(key))).expect("a key").id(),
     };
-    KeyChangeParts { slot: slot(text(&given["slot"])), new_key }
+    KeyChangeParts {
+        slot: slot(text(&given["slot"])),
+        new_key,
+        attestation_hash: content(Content::Attestation, &given["attestation"]),
+    }
 }
 
 /// The hashes of a transcript by their names in the vectors.
@@ -151,10 +155,16 @@ fn hashes(transcript: &Transcript) -> Value {
         "client_data_hash": hex(&transcript.client_data_hash),
         "risk_data_hash": hex(&transcript.risk_data_hash),
     });
-    if let Of::Activation(parts) = &transcript.of {
-        hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
-        hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
-        hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+    match &transcript.of {
+        Of::Activation(parts) => {
+            hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
+            hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
+            hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+        }
+        Of::KeyChange(_, parts) => {
+            hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+        }
+        Of::Operation(_) => (),
     }
     hashes
 }
@@ -166,7 +176,7 @@ fn cases(vectors: &Value) -> &[Value] {
 #[test]
 fn every_case_has_the_bytes_and_hashes_of_the_second_encoder() {
     let vectors = vectors();
-    assert_eq!(cases(&vectors).len(), 19, "none was lost");
+    assert_eq!(cases(&vectors).len(), 20, "none was lost");
     for case in cases(&vectors) {
         let name = text(&case["name"]);
         let transcript = transcript(&case["inputs"]);
@@ -217,7 +227,9 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
                 .as_str()
                 .map(|key| PublicKey::from_bytes(&crate::unhex(key)).expect("a key").to_stored());
             let signed = answered(t, *kind, &declared);
-            return signed.changing(target, key.as_ref()).expect("a good key");
+            return signed
+                .changing(target, key.as_ref(), parts.attestation_hash)
+                .expect("a good key");
         }
     };
     let facts = ActivationFacts {
@@ -399,6 +411,7 @@ impl Draw {
         } else if !matches!(text(&given["purpose"]), "authentication" | "transaction") {
             given["slot"] = ["HARDWARE", "DEVICE:PIN", "DEVICE:BIOMETRIC"][self.below(3)].into();
             let none = self.below(4) == 0;
+            given["attestation"] = self.content();
             given["new_key"] = if none { Value::Null } else { spki["previous"]["spki"].clone() };
         }
         given

@@ -378,6 +378,8 @@ impl World {
             declared: declared("3.8", HwKeyClientStatus::Signed),
             body_digest: self.bytes(),
             new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at: registration.keys_at,
             verifications: parts
                 .into_iter()

@@ -245,6 +245,8 @@ impl World {
             declared,
             body_digest,
             new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at,
             verifications,
             sealed: Vec::new(),

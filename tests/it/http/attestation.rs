@@ -18,10 +18,14 @@ use engine::attestation::{
     BootState, ListState, Platform, Policy, Provisioning, Reason, SecurityLevel, Status,
 };
 use engine::ids::{Id, Micros};
-use engine::reasons::{ActivationFailure, LockReason, RegistrationState};
+use engine::reasons::{
+    ActivationFailure, AuthenticationFailure, LockReason, OperationState, RegistrationState,
+};
 use replay::affected::{Basis, Question, Refused, affected};
+use replay::report::Level;
 use serde_json::{Value, json};
 
+use super::key_changes::{by_pin, changed, with_pin};
 use super::world::{CHANCE, World};
 use crate::client::Request;
 
@@ -431,4 +435,50 @@ fn what_a_search_finds_is_locked_as_events_unless_its_key_has_changed_since() {
     drop(side);
     let report = world.stop_and_verify();
     assert_eq!(report.events["RegistrationLocked"], 1, "locked once, however often it was asked");
+}
+
+#[test]
+fn a_new_hardware_key_is_vouched_for_too_and_its_verdict_is_repeated() {
+    const PIN: &str = "2580";
+    let (world, ca) = world("REQUIRED", json!({}));
+    let side = world.side();
+    let vouched = |evidence| AuthenticationOptions { evidence, ..by_pin(PIN) };
+    let options =
+        ActivationOptions { evidence: Evidence::Made(ca.clone()), ..with_pin(Hardware::Working) };
+    let phone = side.phone(&options);
+    let id = phone.registration_id();
+    let first = side.seen_registration(id).hardware_key.unwrap().key_id;
+    let rotate = ("ROTATE_HW_KEY", None);
+    let foreign = TestCa::generate(CHANCE).unwrap();
+    for evidence in [Evidence::None, Evidence::Made(foreign)] {
+        let (_, operation) = changed(&side, &phone, rotate, &vouched(evidence), None);
+        let failure = operation.attempts[0].failure;
+        assert_eq!(failure, Some(AuthenticationFailure::AttestationRequired));
+        assert_eq!(operation.state, OperationState::Failed);
+        assert_eq!(side.seen_registration(id).hardware_key.unwrap().key_id, first);
+    }
+    let made = vouched(Evidence::Made(ca.clone()));
+    let (phone, operation) = changed(&side, &phone, rotate, &made, None);
+    assert_eq!(operation.state, OperationState::Completed);
+    assert_ne!(side.seen_registration(id).hardware_key.unwrap().key_id, first);
+    let seen = operation.risk.attestation.unwrap();
+    assert_eq!((seen.status, seen.reason), (Status::Verified, None));
+    assert!(side.log_in(&phone, &by_pin(PIN)).finished.accepted);
+    drop(side);
+
+    let leaf = phone.hardware_key_id().unwrap().ok().unwrap();
+    let (data, home) = (world.data(), world.home);
+    world.server.stop();
+    let report = super::world::verified(&data);
+    let attestation = report.level(Level::Attestation).unwrap();
+    let counts = ["evidence", "repeated"].map(|name| attestation.count(name));
+    assert_eq!(counts, [3, 3], "the activation, one that was refused, and the last");
+    let serial: String = leaf.0[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let json = json!({ "entries": { serial: { "status": "REVOKED" } } }).to_string();
+    let list = RevocationList::parse(json.as_bytes(), Micros(0)).unwrap();
+    let question = Question { list: Some(&list), ..Question::default() };
+    let found = affected(&data, &question).unwrap().0;
+    assert_eq!(found.len(), 1, "the certificate of the present key");
+    assert_eq!((found[0].hardware_key, found[0].leaf), (Some(leaf), Some(ListStatus::Revoked)));
+    drop(home);
 }

@@ -19,7 +19,7 @@ fn secret(pin: &str) -> Zeroizing<String> {
     Zeroizing::new(pin.to_owned())
 }
 
-fn by_pin(pin: &str) -> AuthenticationOptions {
+pub(super) fn by_pin(pin: &str) -> AuthenticationOptions {
     let (method, pin) = (Some(Method::DevicePin), Some(secret(pin)));
     AuthenticationOptions { method, pin, ..AuthenticationOptions::default() }
 }
@@ -38,7 +38,7 @@ fn asked(side: &Side, phone: &Phone, kind: &str, target: Option<&str>) -> Operat
 
 /// The phone after it approved such an operation; as it was if that failed.
 #[track_caller]
-fn changed(
+pub(super) fn changed(
     side: &Side,
     phone: &Phone,
     (kind, target): (&str, Option<&str>),
@@ -56,7 +56,7 @@ fn changed(
     (phone, side.seen_operation(operation))
 }
 
-fn with_pin(hardware: Hardware) -> ActivationOptions {
+pub(super) fn with_pin(hardware: Hardware) -> ActivationOptions {
     ActivationOptions { pin: Some(secret(PIN)), hardware, ..ActivationOptions::default() }
 }
 

@@ -277,6 +277,8 @@ impl Writer {
             declared: self.declared(),
             body_digest: self.draw.bytes(),
             new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at: member.keys_at,
             verifications: vec![
                 self.valid(Role::Software, Method::DevicePin, pin),
