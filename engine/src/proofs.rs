@@ -126,6 +126,7 @@ impl<'a> Judged<'a> {
             | Event::OfflineJudged(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
+            | Event::DeviceNamed(_)
             | Event::RevocationListTaken(_)
             | Event::KeyUseCounted(_)
             | Event::KeyRotated(_)

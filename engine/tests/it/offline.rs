@@ -192,6 +192,7 @@ fn what_a_code_cannot_carry_is_not_asked_and_neither_is_a_phone_without_secrets(
     world.done(Want::BeginOperation(BeginOperation {
         operation,
         registration: id,
+        kind: OperationKind::Authentication,
         level: Level::OneFactor,
         nonce_hash: [1; 32],
         client_version: "3.8".into(),
