@@ -68,8 +68,8 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
         post("k18", bank, registration(phones[0], "name"), json!({ "device_name": "Pixel" })),
         post("k17", admin, "/admin/v1/attestation/revocation-list".into(), revoked),
-        post("k18", bank, format!("/v1/operations/{waits_offline}/offline"), json!({})),
-        post("k19", bank, format!("/v1/operations/{asked_offline}/offline/finish"), code),
+        post("offline-1", bank, format!("/v1/operations/{waits_offline}/offline"), json!({})),
+        post("offline-2", bank, format!("/v1/operations/{asked_offline}/offline/finish"), code),
     ]
 }
 
