@@ -27,6 +27,7 @@ use crate::auth::credential::{Credential, SecretHasher};
 use crate::evidence::EvidenceSigner;
 use crate::guesses::Guesses;
 use crate::key_use::KeyUses;
+use crate::offline::OfflineKeys;
 use crate::problem::{ApiError, Code};
 use crate::push;
 use crate::refusals::Refusals;
@@ -79,6 +80,8 @@ pub struct App {
     pub push_nonces: push::Nonces,
     /// How the call-outs go.
     pub push: Arc<push::Board>,
+    /// What phones need to answer without a network.
+    pub offline: OfflineKeys,
     /// Hashes what an idempotent request asks for.
     pub request_key: Secret32,
     /// Makes recovery codes.
@@ -116,6 +119,7 @@ impl App {
             push_signer: push::CallOutSigner::of_secret(&devices),
             push_nonces: push::Nonces::of_secret(&devices),
             push: Arc::default(),
+            offline: OfflineKeys::of_secret(&devices),
             recovery: RecoveryCoder::new(code_key.expose()),
             code_key,
             guesses: Guesses::default(),

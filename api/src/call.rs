@@ -200,6 +200,9 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         Refusal::OperationState(at) => state(Code::OperationState, at),
         Refusal::TooManyOperations => Code::TooManyOperations.into(),
         Refusal::NoMethodFits => Code::NoMethodFits.into(),
+        Refusal::OfflineNotPossible(obstacle) => {
+            ApiError::new(Code::OfflineNotPossible).detail(obstacle.to_string())
+        }
         Refusal::NoPushAddress => Code::NoPushAddress.into(),
         Refusal::KeyChange(reason) => ApiError::new(Code::KeyChangeImpossible).detail(*reason),
         // What only a device's commands or the server's own meet.

@@ -24,6 +24,7 @@ pub mod key_use;
 pub mod limiter;
 pub mod logging;
 pub mod maintenance;
+pub mod offline;
 pub mod openapi;
 pub mod ports;
 pub mod problem;

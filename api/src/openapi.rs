@@ -12,7 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
     activations, admin, attestation, audit, broadcasts, device_activation, device_authentication,
-    evidence, initiative, naming, operations, pending, push, registrations, users,
+    evidence, initiative, naming, offline, operations, pending, push, registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -33,6 +33,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         users::erase, users::registrations,
         operations::create, operations::operation, operations::cancel,
         broadcasts::create, broadcasts::broadcast, broadcasts::cancel,
+        offline::ask, offline::finish,
         evidence::evidence, evidence::jwks,
         device_activation::start, device_activation::finish,
         initiative::begin, pending::list, push::set_address, naming::by_device,

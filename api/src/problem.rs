@@ -82,11 +82,11 @@ table! {
     ClientNotServed = 403 "client_not_served", "Client not served",
         "To a device: clients of this version are not served; the app must be updated.";
     ChallengeNotLive = 409 "challenge_not_live", "Challenge not live",
-        "To a device: this challenge is not the outstanding one; start again to get it.";
+        "This challenge, or this offline question, is not the outstanding one; start again to get it.";
     MethodNotOffered = 409 "method_not_offered", "Method not offered",
-        "To a device: this method cannot give this answer to this operation; the challenge is still live.";
+        "This method cannot give this answer to this operation; the challenge is still live.";
     KeysChanged = 409 "keys_changed", "Keys changed",
-        "To a device: the keys of the registration changed meanwhile; nothing was judged.";
+        "The keys of the registration changed meanwhile; nothing was judged.";
     RegistrationState = 409 "registration_state", "Registration state",
         "The registration is in a state that does not allow this; `detail` names it.";
     ActivationState = 409 "activation_state", "Activation state",
@@ -103,6 +103,8 @@ table! {
         "The registration has no key for a method that the application allows, that was asked for, and that reaches the level.";
     NoPushAddress = 409 "no_push_address", "No push address",
         "The application asks devices to confirm the push, and this registration has no address for pushes.";
+    OfflineNotPossible = 409 "offline_not_possible", "Offline not possible",
+        "The operation cannot be answered by a phone without a network; `detail` says why.";
     KeyChangeImpossible = 409 "key_change_impossible", "Key change impossible",
         "The keys on file or the configuration stand against this change of a key; `detail` says what.";
     RevokesItself = 409 "revokes_itself", "Revokes itself",

@@ -11,6 +11,7 @@ use crate::events::{
 };
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
+use crate::offline::{NONCE_LEN, Obstacle};
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
 use crate::terms::{Level, Method};
 use crate::transcript::{NO_CONTENT, Said};
@@ -150,6 +151,10 @@ pub enum Want {
     },
     /// Say where pushes for a registration go.
     SetPushAddress(SetPushAddress),
+    /// Issue a question that a phone without a network can answer.
+    AskOffline(AskOffline),
+    /// Judge the code that answers it.
+    FinishOffline(FinishOffline),
 }
 
 /// Begin an empty log.
@@ -426,6 +431,38 @@ pub struct SetPushAddress {
     pub sealed: Vec<u8>,
 }
 
+/// Issue a question that a phone without a network can answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskOffline {
+    /// Who asks.
+    pub by: Actor,
+    /// The operation.
+    pub operation: Id,
+    /// The question's nonce, unless one is outstanding.
+    pub nonce: [u8; NONCE_LEN],
+}
+
+/// Judge the code that answers an offline question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishOffline {
+    /// Who asks.
+    pub by: Actor,
+    /// The operation.
+    pub operation: Id,
+    /// The nonce of the question that it was compared for.
+    pub nonce: [u8; NONCE_LEN],
+    /// The method that the code names.
+    pub method: Method,
+    /// Its digits.
+    pub code: String,
+    /// Whether it is the one that was to be typed.
+    pub right: bool,
+    /// Digest of operation and code.
+    pub body_digest: Bytes32,
+    /// Position of the record that set the keys it was compared for.
+    pub keys_at: Position,
+}
+
 /// Judge the answer to a challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishAuthentication {
@@ -557,6 +594,9 @@ pub enum Refusal {
     /// The application asks for a push to be confirmed, and the device has no address.
     #[error("no push address is known")]
     NoPushAddress,
+    /// The operation cannot be answered without a network.
+    #[error("not answered offline: {0}")]
+    OfflineNotPossible(Obstacle),
     /// The device has not shown that a push woke it.
     #[error("the push was not confirmed")]
     PushNotConfirmed,

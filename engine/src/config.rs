@@ -11,7 +11,7 @@ use crate::attestation::policy::{BootRule, Mode, Policy, ProvisioningRule};
 use crate::attestation::{Environment, SecurityLevel, properties};
 use crate::reasons::{CodeType, PinType, RiskAttribute, Strategy};
 use crate::templates::{self, Template};
-use crate::terms::Method;
+use crate::terms::{Level, Method};
 use crate::version::ClientVersion;
 
 /// The longest name of an application or API key, in characters.
@@ -67,6 +67,8 @@ pub struct Config {
     pub allow_device_initiated: bool,
     /// Whether a device must show that a push woke it.
     pub push_validation: bool,
+    /// Levels for which a code will do that a phone without a network shows.
+    pub offline_levels: Vec<Level>,
     /// What follows from the additional hardware check.
     pub hw_key_validation_strategy: Strategy,
     /// Oldest client that can have a hardware key.
@@ -106,6 +108,7 @@ impl Default for Config {
             operation_templates: Vec::new(),
             allow_device_initiated: false,
             push_validation: false,
+            offline_levels: Vec::new(),
             hw_key_validation_strategy: Strategy::Supported,
             hw_key_min_client_version: first_with_hardware_keys(),
             enabled_risk_data: Vec::new(),
@@ -348,6 +351,12 @@ pub const PROPERTIES: &[Property] = &[
         },
         get: |config| json!(config.push_validation),
     },
+    list!(
+        offline_levels,
+        |value| one_of(Level::ALL, Level::as_str, value),
+        |level| json!(level.as_str()),
+        "Levels for which a code will do that a phone without a network shows: without a signature and without the hardware key. None by default."
+    ),
     Property {
         name: "min_client_version",
         about: "Oldest client that is served at all, or null.",
@@ -525,6 +534,17 @@ impl Config {
             errors.push(ConfigError::Invalid {
                 property: "allowed_methods",
                 expected: "must contain DEVICE".into(),
+            });
+        }
+        let hardware_always = matches!(
+            self.hw_key_validation_strategy,
+            Strategy::RequiredIfSupported | Strategy::Required
+        );
+        if hardware_always && !self.offline_levels.is_empty() {
+            errors.push(ConfigError::Invalid {
+                property: "offline_levels",
+                expected: "must be empty where hw_key_validation_strategy requires hardware keys"
+                    .into(),
             });
         }
         if self.attestation.apple.mode != Mode::Off && self.attestation.apple.app_ids.is_empty() {

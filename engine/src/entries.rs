@@ -15,6 +15,7 @@ use crate::events::{Bytes32, MatchingV1, MethodKeyV1};
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
+use crate::offline::NONCE_LEN;
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
     DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState,
@@ -368,6 +369,8 @@ pub struct Registration {
     pub last_used_at: Option<Micros>,
     /// Where its pushes go.
     pub push: Pushed,
+    /// Whether its device was given secrets for answers without a network.
+    pub offline: bool,
 }
 
 /// Where the pushes of a registration go.
@@ -495,6 +498,8 @@ pub struct Operation {
     pub challenge: Option<Bytes32>,
     /// Whether the device has shown that a push woke it for this.
     pub push_confirmed: bool,
+    /// The nonce of the one offline question, if it was not yet judged.
+    pub offline_nonce: Option<[u8; NONCE_LEN]>,
     /// The challenges that were judged.
     pub attempts: Vec<Attempt>,
     /// What the device last said of its hardware key.
@@ -528,6 +533,8 @@ pub struct Attempt {
     pub method: Method,
     /// What the user said.
     pub said: Said,
+    /// Whether a code answered, without a network and without a signature.
+    pub offline: bool,
     /// Why it failed, if it did.
     pub failure: Option<AuthenticationFailure>,
     /// Counted failures of the registration afterwards.

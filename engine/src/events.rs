@@ -16,6 +16,7 @@ use crate::attestation::{Attested, CertificateName, Facts, Platform, Reason, Sta
 use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
+use crate::offline::NONCE_LEN;
 use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, Confirmation,
     DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, RejectReason,
@@ -262,6 +263,8 @@ pub struct ActivationJudgedV1 {
     pub hw_key_stored: bool,
     /// A re-activation without proof by an old key.
     pub unproven_device: bool,
+    /// Whether the device was given secrets for answers without a network.
+    pub offline: bool,
     /// Why it failed; none if the registration is now active with these keys.
     pub failure: Option<ActivationFailure>,
 }
@@ -728,6 +731,61 @@ pub struct LockReleasedV1 {
     pub failures: u32,
 }
 
+/// A question was issued that a phone without a network can answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfflineAskedV1 {
+    /// Who asked for it.
+    pub by: Actor,
+    /// The operation.
+    pub operation: Id,
+    /// The question's nonce.
+    pub nonce: [u8; NONCE_LEN],
+}
+
+/// The code that answers an offline question was judged, for better or worse. No
+/// signature stands behind it: only who has the server's secret can check it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfflineJudgedV1 {
+    /// Who passed it on.
+    pub by: Actor,
+    /// The application.
+    pub application: Id,
+    /// The operation.
+    pub operation: Id,
+    /// The question's nonce: judged once and now used.
+    pub nonce: [u8; NONCE_LEN],
+    /// What the operation asks for.
+    pub kind: OperationKind,
+    /// Factors required.
+    pub level: Level,
+    /// Hash of the context, zeros if none.
+    pub context_hash: Bytes32,
+    /// Hash of the data to sign, zeros if none.
+    pub data_to_sign_hash: Bytes32,
+    /// The method that answered, as the code says.
+    pub method: Method,
+    /// The code as it was typed, ten digits.
+    pub code: String,
+    /// Whether it is the one that was to be typed.
+    pub right: bool,
+    /// Digest of operation and code: the same one again gets the same answer.
+    pub body_digest: Bytes32,
+    /// Position of the record that set the keys judged against.
+    pub keys_at: Position,
+    /// The configuration in force.
+    pub config_version: u64,
+    /// What there is to say of the hardware key, which takes no part.
+    pub hw_key_server_result: HwKeyServerResult,
+    /// Why it failed; none if it was accepted.
+    pub failure: Option<AuthenticationFailure>,
+    /// Counted failures of the registration from now on.
+    pub failures: u32,
+    /// Failures that the configuration in force allows.
+    pub failures_allowed: u32,
+    /// What became of the operation.
+    pub operation_state: OperationState,
+}
+
 /// A device was named, or its name removed. The name is sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNamedV1 {
@@ -923,6 +981,8 @@ registry! {
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
     RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
     LockReleased(LockReleasedV1) = 85 schema 1,
+    OfflineAsked(OfflineAskedV1) = 90 schema 1,
+    OfflineJudged(OfflineJudgedV1) = 91 schema 1,
     DeviceNamed(DeviceNamedV1) = 111 schema 1,
     RecoveryCodesIssued(RecoveryCodesIssuedV1) = 112 schema 1,
     RecoveryStarted(RecoveryStartedV1) = 113 schema 1,

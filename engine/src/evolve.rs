@@ -19,7 +19,8 @@ use crate::entries::{
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
     ApplicationCreatedV1, AuthenticationJudgedV1, Bytes32, DeviceNamedV1, ErasureOrderedV1, Event,
-    MethodKeyV1, OperationBegunV1, OperationCreatedV1, RecoveryCodesIssuedV1, RecoveryStartedV1,
+    MethodKeyV1, OfflineJudgedV1, OperationBegunV1, OperationCreatedV1, RecoveryCodesIssuedV1,
+    RecoveryStartedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -30,7 +31,7 @@ use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, CodeKind, OperationKind, OperationState,
     RegistrationState,
 };
-use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
+use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use crate::transcript::NO_CONTENT;
 
 /// How long something that is over stays in state, in seconds: an operation and
@@ -69,6 +70,8 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::RegistrationDeactivated(payload) => payload.by.as_ref(),
         Event::DeviceNamed(payload) => payload.by.as_ref(),
         Event::OperationCreated(payload) => Some(&payload.by),
+        Event::OfflineAsked(payload) => Some(&payload.by),
+        Event::OfflineJudged(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::RevocationListTaken(payload) => Some(&payload.by),
         Event::ClockConfirmed(payload) => Some(&payload.by),
@@ -277,6 +280,13 @@ impl Changes<'_> {
                 self.operation_over(payload.operation, state, Some(payload.reason));
             }
             Event::OperationBegun(payload) => self.operation_begun(payload),
+            Event::OfflineAsked(payload) => {
+                self.registration(|_| ());
+                self.operation(payload.operation, |operation| {
+                    operation.offline_nonce = Some(payload.nonce);
+                });
+            }
+            Event::OfflineJudged(payload) => self.offline_judged(payload),
             Event::PushAddressSet(payload) => {
                 let (position, changed_at) = (self.position(), self.now());
                 let address_in = payload.present.then_some(position);
@@ -462,6 +472,7 @@ impl Changes<'_> {
             activated_at: None,
             last_used_at: None,
             push: Pushed::default(),
+            offline: false,
         }
     }
 
@@ -562,6 +573,7 @@ impl Changes<'_> {
             registration.lock_reason = None;
             // Other keys may be another phone's.
             registration.push.address_in = None;
+            registration.offline = payload.offline;
             registration.release_at = None;
             registration.releases = 0;
             registration.software.clone_from(&payload.keys.software);
@@ -775,6 +787,7 @@ impl Changes<'_> {
             state: OperationState::Pending,
             challenge: None,
             push_confirmed: false,
+            offline_nonce: None,
             attempts: Vec::new(),
             hw_key_client_status: HwKeyClientStatus::NotReported,
             // What a result says that nobody answered: nothing was signed.
@@ -814,6 +827,7 @@ impl Changes<'_> {
                 body_digest: payload.body_digest,
                 method: payload.method,
                 said: payload.said(),
+                offline: false,
                 failure: payload.failure,
                 failures: payload.failures,
                 failures_allowed: payload.failures_allowed,
@@ -846,12 +860,47 @@ impl Changes<'_> {
         }
     }
 
+    fn offline_judged(&mut self, payload: &OfflineJudgedV1) {
+        let (position, at) = (self.position(), self.now());
+        self.operation(payload.operation, |operation| {
+            operation.offline_nonce = None;
+            operation.state = payload.operation_state;
+            operation.hw_key_client_status = HwKeyClientStatus::NotReported;
+            operation.hw_key_server_result = payload.hw_key_server_result;
+            operation.attempts.push(Attempt {
+                body_digest: payload.body_digest,
+                method: payload.method,
+                said: Decision::Approve.into(),
+                offline: true,
+                failure: payload.failure,
+                failures: payload.failures,
+                failures_allowed: payload.failures_allowed,
+                operation_state: payload.operation_state,
+                position,
+                at,
+            });
+        });
+        self.registration(|registration| {
+            registration.failures = payload.failures;
+            if payload.failure.is_none() {
+                registration.last_used_at = Some(at);
+                if forgives(registration, payload.method, Decision::Approve) {
+                    registration.releases = 0;
+                }
+            }
+        });
+        if payload.operation_state.is_final() {
+            self.operation_over(payload.operation, payload.operation_state, None);
+        }
+    }
+
     fn operation_over(&mut self, id: Id, state: OperationState, reason: Option<CancelReason>) {
         let Some(before) = self.look().operation(id) else { return };
         let at = self.now();
         self.operation(id, |operation| {
             operation.state = state;
             operation.challenge = None;
+            operation.offline_nonce = None;
             operation.ended_at = Some(at);
             operation.cancel_reason = reason;
         });

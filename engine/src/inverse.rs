@@ -6,10 +6,10 @@
 
 use crate::attestation::lists::ListEntry;
 use crate::command::{
-    BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation,
-    SetPushAddress, StartActivation, StartAuthentication, StartLog, StartRecovery,
-    TakeRevocationList, Want,
+    AskOffline, BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication,
+    CreateOperation, FinishActivation, FinishAuthentication, FinishOffline, NameDevice,
+    OrderErasure, RequestActivation, SetPushAddress, StartActivation, StartAuthentication,
+    StartLog, StartRecovery, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1, RecoveryCodesIssuedV1};
 use crate::ids::Id;
@@ -217,6 +217,21 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             by: payload.by,
             hash: payload.hash,
             entries: list_entries(records)?,
+        }),
+        Event::OfflineAsked(payload) => Want::AskOffline(AskOffline {
+            by: payload.by,
+            operation: payload.operation,
+            nonce: payload.nonce,
+        }),
+        Event::OfflineJudged(payload) => Want::FinishOffline(FinishOffline {
+            by: payload.by,
+            operation: payload.operation,
+            nonce: payload.nonce,
+            method: payload.method,
+            code: payload.code,
+            right: payload.right,
+            body_digest: payload.body_digest,
+            keys_at: payload.keys_at,
         }),
         Event::PushAddressSet(payload) => Want::SetPushAddress(SetPushAddress {
             registration: stream,

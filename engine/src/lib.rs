@@ -30,6 +30,7 @@ pub mod key_change;
 pub mod leaving;
 pub mod machine;
 pub mod naming;
+pub mod offline;
 pub mod operation;
 mod plan;
 pub mod proofs;
@@ -66,7 +67,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 14;
+    const STATE_VERSION: u32 = 15;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -214,5 +215,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
         Want::SetPushAddress(want) => push::set_address(look, at, id, want),
+        Want::AskOffline(want) => offline::ask(look, at, id, want),
+        Want::FinishOffline(want) => offline::finish(look, at, id, want),
     }
 }

@@ -359,6 +359,7 @@ fn ends_at_once(failure: AuthenticationFailure) -> bool {
         | AuthenticationFailure::ConfirmationWrong => true,
         AuthenticationFailure::SoftwareSignatureInvalid
         | AuthenticationFailure::PossessionUnproven
+        | AuthenticationFailure::OfflineCodeWrong
         | AuthenticationFailure::NewKeyUnproven
         | AuthenticationFailure::HwKeyCheckFailed => false,
     }
@@ -439,7 +440,7 @@ pub(crate) fn expire(look: Look, at: Micros, event_id: Id, id: Id) -> Decided {
     expire_now(event_id, &operation, id)
 }
 
-fn expire_now(event_id: Id, operation: &Operation, id: Id) -> Decided {
+pub(crate) fn expire_now(event_id: Id, operation: &Operation, id: Id) -> Decided {
     Plan::new(event_id).event(operation.registration, OperationExpiredV1 { operation: id }).done()
 }
 

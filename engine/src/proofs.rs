@@ -122,6 +122,8 @@ impl<'a> Judged<'a> {
             | Event::OperationAnsweredElsewhere(_)
             | Event::OperationBegun(_)
             | Event::PushAddressSet(_)
+            | Event::OfflineAsked(_)
+            | Event::OfflineJudged(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
             | Event::DeviceNamed(_)

@@ -107,6 +107,8 @@ terms! {
         /// The application requires evidence that a new hardware key is in hardware, and it
         /// did not come or was refused.
         AttestationRequired = 7 "ATTESTATION_REQUIRED",
+        /// The code that answers an offline question is another one.
+        OfflineCodeWrong = 8 "OFFLINE_CODE_WRONG",
     }
 
     /// What became of an operation.

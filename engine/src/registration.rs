@@ -282,6 +282,7 @@ fn judge(
         // Whatever the strategy: a key whose possession was not proven is not stored.
         hw_key_stored: failure.is_none() && check == HardwareCheck::Valid,
         unproven_device,
+        offline: failure.is_none() && !config.offline_levels.is_empty(),
         failure,
     }
 }

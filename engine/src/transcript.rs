@@ -286,10 +286,15 @@ fn salted(domain: &str, salt: &[u8; 32], octets: &[u8]) -> Hash {
 }
 
 /// Fields, each behind its length.
-struct Fields(Vec<u8>);
+#[derive(Default)]
+pub(crate) struct Fields(Vec<u8>);
 
 impl Fields {
-    fn put(&mut self, field: &[u8]) {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(crate) fn put(&mut self, field: &[u8]) {
         // Every field is bounded far below 4 GiB where it enters.
         self.0.extend_from_slice(&(field.len() as u32).to_be_bytes());
         self.0.extend_from_slice(field);

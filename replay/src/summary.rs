@@ -91,6 +91,16 @@ pub fn summary(event: &Event) -> String {
         ),
         Event::OperationExpired(e) => format!("operation {}", e.operation),
         Event::OperationCancelled(e) => format!("operation {}: {}", e.operation, e.reason),
+        Event::OfflineAsked(e) => format!("operation {}", e.operation),
+        Event::OfflineJudged(e) => format!(
+            "operation {} {} by {} {}, no signature, failures {}/{}",
+            e.operation,
+            e.operation_state,
+            e.method,
+            e.failure.map_or_else(|| "accepted".to_owned(), |failure| failure.to_string()),
+            e.failures,
+            e.failures_allowed
+        ),
         Event::PushAddressSet(e) => if e.present { "set" } else { "removed" }.to_owned(),
         Event::OperationBegun(e) => format!("operation {} {} {}", e.operation, e.kind, e.level),
         Event::OperationAnsweredElsewhere(e) => {

@@ -524,6 +524,8 @@ fn subject(want: &Want) -> Option<Subject> {
         Want::Broadcast(asks) => {
             asks.first().map(|first| Subject::Thing(Operation, first.operation))
         }
+        Want::AskOffline(want) => Some(Subject::Thing(Operation, want.operation)),
+        Want::FinishOffline(want) => Some(Subject::Thing(Operation, want.operation)),
         Want::StartAuthentication(want) => Some(Subject::Thing(Operation, want.operation)),
         Want::FinishAuthentication(want) => Some(Subject::Thing(Operation, want.operation)),
         Want::CancelOperation { operation, .. } => Some(Subject::Thing(Operation, *operation)),
@@ -539,7 +541,10 @@ fn subject(want: &Want) -> Option<Subject> {
 
 /// Whether signatures by keys of the registration are judged.
 fn judges_keys(command: &Command) -> bool {
-    matches!(command.want, Want::FinishActivation(_) | Want::FinishAuthentication(_))
+    matches!(
+        command.want,
+        Want::FinishActivation(_) | Want::FinishAuthentication(_) | Want::FinishOffline(_)
+    )
 }
 
 /// Whether the server locked, after too many failures.

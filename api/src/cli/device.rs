@@ -1,6 +1,7 @@
 //! `keytrail device`: the simulated phone against any server.
 
 mod deactivate;
+mod offline;
 mod push;
 mod recovery_codes;
 mod test_ca;
@@ -70,6 +71,9 @@ enum Action {
     Pending(Waiting),
     /// Name this phone
     Name(Name),
+    /// Answer a question without a network, by a code to be typed
+    #[command(after_help = WARNING)]
+    Offline(offline::Arguments),
     /// Say where pushes for this phone go
     PushAddress(push::Arguments),
     /// Show what this phone is registered as; never a secret
@@ -311,7 +315,7 @@ enum Failure {
     Device(#[from] DeviceError),
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("--qr is not the text of an activation's QR code")]
+    #[error("that is not the text of a QR code of this kind")]
     NotAPayload,
     #[error("{} cannot be read as a PIN file", .0.display())]
     PinFile(PathBuf),
@@ -389,6 +393,7 @@ pub fn run(arguments: &Arguments) -> Exit {
         Action::Deactivate(arguments) => (arguments.json(), deactivate::run(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
         Action::Name(arguments) => (arguments.common.json, rename(arguments)),
+        Action::Offline(arguments) => (arguments.common.json, offline::run(arguments)),
         Action::PushAddress(arguments) => (arguments.common.json, push::run(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
         Action::TestCa(arguments) => (false, test_ca::run(arguments)),
@@ -775,6 +780,7 @@ mod tests {
             | Action::Deactivate(_)
             | Action::Name(_)
             | Action::Pending(_)
+            | Action::Offline(_)
             | Action::PushAddress(_)
             | Action::Recover(_)
             | Action::RecoveryCodes(_)

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::attestation::Evidence;
 use super::keys::{PrivateKey, SealedKey, Secret32};
 use super::misbehaviour::HardwareFault;
+use super::offline::Kept;
 use super::phone::{Format, HardwareKey, Keys, NoHardwareKey, Phone, message};
 use super::{CLIENT_VERSION, Client, DeviceError};
 use crate::wire::device::{
@@ -54,6 +55,17 @@ pub struct Offer {
     phone: Phone,
     activation: Id,
     body: FinishActivation,
+    pin: Pin,
+}
+
+/// The PIN, if there is one, under which more is to be masked.
+#[derive(Clone)]
+struct Pin(Option<Zeroizing<String>>);
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// What the phone's secure hardware does.
@@ -225,7 +237,8 @@ impl Activating {
         let fresh = Fresh::generate(options, self.started.expects_hardware_key, entropy)?;
         let body = self.body(&fresh, options, previous, entropy)?;
         let phone = fresh.into_phone(self, server, options, entropy);
-        Ok(Offer { phone, activation: self.started.activation_id, body })
+        let pin = Pin(options.pin.clone());
+        Ok(Offer { phone, activation: self.started.activation_id, body, pin })
     }
 
     fn check(
@@ -333,6 +346,10 @@ impl Offer {
         let mut phone = self.phone.clone();
         if !finished.hardware_key_stored && matches!(phone.keys.hardware, HardwareKey::Key(_)) {
             phone.keys.hardware = HardwareKey::None(NoHardwareKey::NotActivated);
+        }
+        if let Some(means) = &finished.offline {
+            let pin = self.pin.0.as_ref().map(|pin| pin.as_str());
+            phone.offline = Some(Kept::of(means, phone.keys.pin.as_ref(), pin)?);
         }
         Ok((Some(phone), finished))
     }
@@ -462,6 +479,7 @@ impl Fresh {
                 biometric: of(Method::DeviceBiometric),
                 hardware: self.hardware.map_or(HardwareKey::None(why), HardwareKey::Key),
             },
+            offline: None,
         }
     }
 }

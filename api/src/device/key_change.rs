@@ -127,6 +127,7 @@ impl Phone {
             // No operation changes this one.
             Some(Method::Device) => (),
         }
+        phone.forget_offline_secret(answering.started().target_method);
         phone
     }
 }

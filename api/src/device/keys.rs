@@ -202,6 +202,16 @@ impl SealedKey {
         let scalar = *self.masked.0.as_nonzero_scalar() * Invert::invert(&*mask);
         PrivateKey(SigningKey::from(scalar))
     }
+
+    /// Another secret under the same PIN, masked or, a second time, bare again. A
+    /// wrong PIN gives some other secret.
+    pub(super) fn masked(&self, pin: &str, secret: &Secret32) -> Secret32 {
+        let salt = [self.salt.bytes(), &b"offline"[..]].concat();
+        let pad = stretched(pin, &salt, self.iterations);
+        let mut masked = *secret.bytes();
+        masked.iter_mut().zip(pad.iter()).for_each(|(byte, pad)| *byte ^= pad);
+        Secret32::new(masked)
+    }
 }
 
 impl fmt::Debug for SealedKey {
@@ -212,15 +222,16 @@ impl fmt::Debug for SealedKey {
 
 /// The scalar that a PIN stands for, never zero.
 fn mask(pin: &str, salt: &Secret32, iterations: Iterations) -> Zeroizing<NonZeroScalar> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        iterations.0,
-        salt.bytes(),
-        pin.as_bytes(),
-        &mut bytes[..],
-    );
+    let bytes = stretched(pin, salt.bytes(), iterations);
     Zeroizing::new(NonZeroScalar::reduce(&FieldBytes::from(*bytes)))
+}
+
+/// What a PIN stands for.
+fn stretched(pin: &str, salt: &[u8], iterations: Iterations) -> Zeroizing<[u8; 32]> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    let (algorithm, pin) = (pbkdf2::PBKDF2_HMAC_SHA256, pin.as_bytes());
+    pbkdf2::derive(algorithm, iterations.0, salt, pin, &mut bytes[..]);
+    bytes
 }
 
 #[cfg(test)]
@@ -255,6 +266,16 @@ mod tests {
         random::<32>(&entropy);
         let again = serde_json::to_value(SealedKey::seal(&key, "2580", &entropy)).unwrap();
         assert_ne!(stored["masked"], again["masked"]);
+    }
+
+    #[test]
+    fn a_masked_secret_opens_with_the_right_pin_and_to_another_with_a_wrong_one() {
+        let key = PrivateKey::generate(&Counting::default()).unwrap();
+        let sealed = SealedKey::seal_in(NonZeroU32::MIN, &key, "2580", &Counting::default());
+        let masked = sealed.masked("2580", &Secret32::new([7; 32]));
+        assert_ne!(masked.bytes(), &[7; 32]);
+        assert_eq!(sealed.masked("2580", &masked).bytes(), &[7; 32]);
+        assert_ne!(sealed.masked("2581", &masked).bytes(), &[7; 32]);
     }
 
     #[test]

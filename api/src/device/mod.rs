@@ -19,6 +19,7 @@ mod file;
 mod key_change;
 mod keys;
 mod misbehaviour;
+mod offline;
 mod own;
 mod phone;
 mod text;
@@ -67,6 +68,12 @@ pub enum DeviceError {
     /// A hardware key was to misbehave, and there is none.
     #[error("this phone has no hardware key that could misbehave")]
     NoHardwareKey,
+    /// The phone was given nothing to answer without a network with.
+    #[error("this phone was given no secrets for answers without a network")]
+    NoOfflineSecrets,
+    /// What was scanned is no question for this phone.
+    #[error("this question is not answered: {0}")]
+    NotAsked(&'static str),
     /// The method needs a PIN, and none was given.
     #[error("{} needs a PIN", Method::DevicePin)]
     PinMissing,

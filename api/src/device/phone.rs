@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DeviceError;
 use super::keys::{PrivateKey, SealedKey, Secret32};
+use super::offline::Kept;
 
 /// A registration as its device knows it, private keys included.
 ///
@@ -26,6 +27,8 @@ pub struct Phone {
     pub(super) client_version: ClientVersion,
     pub(super) device_token: Secret32,
     pub(super) keys: Keys,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) offline: Option<Kept>,
 }
 
 /// Which layout the state file has.
@@ -206,6 +209,7 @@ pub(crate) mod tests {
                 biometric: Some(key()),
                 hardware: HardwareKey::Key(key()),
             },
+            offline: None,
         }
     }
 

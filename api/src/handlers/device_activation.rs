@@ -359,6 +359,7 @@ fn finished(
         } else {
             RecoveryCodes::default()
         },
+        offline: judged.offline.then(|| call.offline.means(activation.registration, &judged.keys)),
     }))
 }
 

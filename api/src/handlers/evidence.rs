@@ -60,6 +60,16 @@ struct Evidence {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_data: Option<Content>,
     signatures: Vec<DeviceSignature>,
+    /// Of an answer without a network, which has no signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offline: Option<OfflineProof>,
+}
+
+/// The code that answered. Only who has the server's secret can check it again.
+#[derive(Debug, Serialize)]
+struct OfflineProof {
+    nonce: Octets,
+    code: String,
 }
 
 /// Octets, and what else their hash is made of.
@@ -138,9 +148,19 @@ fn collected(
     answer: &Attempt,
 ) -> Result<Evidence, ApiError> {
     let internal = |words: &'static str| ApiError::new(Code::Internal).cause(words);
-    let Event::AuthenticationJudged(judged) = event_of(&*call.record(answer.position)?)? else {
-        return Err(internal("an answer whose record is none"));
-    };
+    let (hw_key_server_result, signatures, offline) =
+        match event_of(&*call.record(answer.position)?)? {
+            Event::AuthenticationJudged(judged) => {
+                let signatures = signatures(operation.registration, &judged)?;
+                (judged.hw_key_server_result, signatures, None)
+            }
+            Event::OfflineJudged(judged) => {
+                let proof =
+                    OfflineProof { nonce: Octets(judged.nonce.to_vec()), code: judged.code };
+                (judged.hw_key_server_result, Vec::new(), Some(proof))
+            }
+            _ => return Err(internal("an answer whose record is none")),
+        };
     let request: Option<SealedRequestV1> =
         call.sealed(operation.created_in, OpenedFor::ServiceProvider)?;
     let response: Option<SealedResponseV1> =
@@ -165,12 +185,13 @@ fn collected(
         asked_at: Moment(operation.created_at),
         answered_at: Moment(answer.at),
         position: answer.position.0,
-        hw_key_server_result: judged.hw_key_server_result,
+        hw_key_server_result,
         external_id: request.external_id,
         context: request.context.map(shown),
         data_to_sign: request.data_to_sign.map(salted),
         client_data: response.and_then(|response| response.client_data).map(salted),
-        signatures: signatures(operation.registration, &judged)?,
+        signatures,
+        offline,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The endpoints. A handler reads, asks the rules, and words the answer.
 //!
 //! - [`admin`]: applications, their configuration, API keys.
-//! - [`activations`], [`registrations`], [`operations`], [`broadcasts`], [`evidence`], [`users`]:
+//! - [`activations`], [`registrations`], [`operations`], [`broadcasts`], [`offline`], [`evidence`], [`users`]:
 //!   for service providers.
 //! - [`attestation`]: revocation lists, for administrators; what *finish* makes of evidence.
 //! - [`audit`]: for auditors.
@@ -20,6 +20,7 @@ pub mod evidence;
 pub mod initiative;
 mod judging;
 pub mod naming;
+pub mod offline;
 pub mod operations;
 pub mod pending;
 pub mod push;
@@ -97,6 +98,8 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/operations").post(operations::create))
         .service(web::resource("/v1/operations/{id}").get(operations::operation))
         .service(web::resource("/v1/operations/{id}/cancel").post(operations::cancel))
+        .service(web::resource("/v1/operations/{id}/offline").post(offline::ask))
+        .service(web::resource("/v1/operations/{id}/offline/finish").post(offline::finish))
         .service(web::resource("/v1/operations/{id}/evidence").get(evidence::evidence))
         .service(web::resource("/.well-known/jwks.json").get(evidence::jwks))
         .service(web::resource("/v1/operations/{id}/receipt").get(audit::operation_receipt));

@@ -321,6 +321,7 @@ fn attempt_view(attempt: &entries::Attempt) -> Attempt {
         method: attempt.method,
         decision: attempt.said.decision,
         reject_reason: attempt.said.reason,
+        offline: attempt.offline,
         failure: attempt.failure,
         position: attempt.position.0,
     }

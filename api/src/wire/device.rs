@@ -233,6 +233,29 @@ pub struct FinishedActivation {
     #[serde(default, skip_serializing_if = "RecoveryCodes::is_empty")]
     #[schema(value_type = Vec<String>, required = false)]
     pub recovery_codes: RecoveryCodes,
+    /// What answers without a network are made with, where the application allows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub offline: Option<OfflineMeans>,
+}
+
+/// What answers without a network are made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OfflineMeans {
+    /// The key that signs questions: a P-256 point of 65 bytes.
+    pub server_key: Octets,
+    /// A secret for each software key, to be kept as that key is kept.
+    pub secrets: Vec<OfflineSecret>,
+}
+
+/// The secret with which a method approves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OfflineSecret {
+    /// The method.
+    #[schema(value_type = MethodWord)]
+    pub method: Method,
+    /// Its secret.
+    pub secret: Octets32,
 }
 
 /// What the user is to be shown. It is signed with its title and its media type.

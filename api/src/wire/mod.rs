@@ -7,12 +7,14 @@
 
 pub mod admin;
 pub mod device;
+mod offline;
 pub mod provider;
 pub mod push;
 mod qr;
 mod values;
 pub mod words;
 
+pub use offline::{NotAnOfflinePayload, OfflinePayload};
 pub use qr::{NotAPayload, QrPayload};
 pub use values::{Moment, Octets, Octets32};
 

@@ -489,6 +489,8 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = RejectReasonWord, required = false)]
     pub reject_reason: Option<RejectReason>,
+    /// Whether a code answered, without a network: no key signed, the hardware key neither.
+    pub offline: bool,
     /// Why it failed; absent if it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = AuthenticationFailureWord, required = false)]
@@ -567,4 +569,42 @@ pub struct Operation {
     /// The risk attributes that the application enables; known once an answer was judged or the
     /// operation has ended.
     pub risk: Risk,
+}
+
+/// A question for a phone without a network.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct OfflineQuestion {
+    /// The text of the QR code to be shown: what is asked, signed by the server.
+    pub qr: String,
+    /// When it can no longer be answered.
+    pub expires_at: Moment,
+}
+
+/// The code that the phone shows.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FinishOffline {
+    /// Ten digits; blanks and hyphens do not matter.
+    #[schema(max_length = 64, example = "2 1234 56785")]
+    pub code: String,
+}
+
+impl std::fmt::Debug for FinishOffline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FinishOffline").finish_non_exhaustive()
+    }
+}
+
+/// How a code was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FinishedOffline {
+    /// Whether it is the right one.
+    pub accepted: bool,
+    /// What became of the operation: after PENDING or STARTED another question can be issued.
+    #[schema(value_type = OperationStateWord)]
+    pub state: OperationState,
+    /// Counted failures that remain until the registration is locked.
+    pub remaining_attempts: u32,
+    /// Whether this code locked the registration.
+    pub locked: bool,
 }

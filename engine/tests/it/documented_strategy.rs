@@ -234,6 +234,7 @@ fn registration(state: RegistrationState) -> Registration {
         activated_at: None,
         last_used_at: None,
         push: Pushed::default(),
+        offline: false,
     }
 }
 
@@ -344,6 +345,7 @@ fn authenticate(
         state: OperationState::Pending,
         challenge: Some(CHALLENGE),
         push_confirmed: false,
+        offline_nonce: None,
         attempts: Vec::new(),
         hw_key_client_status: HwKeyClientStatus::NotReported,
         hw_key_server_result: HwKeyServerResult::NoKeyRegistered,

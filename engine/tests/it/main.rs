@@ -18,6 +18,7 @@ mod leaving;
 mod mutations;
 mod naming;
 mod nist;
+mod offline;
 mod operations;
 mod proofs;
 mod push;

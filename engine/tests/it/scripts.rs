@@ -34,6 +34,7 @@ enum Step {
     Wait(u64),
     Sweep,
     Push(usize, bool),
+    Offline { which: usize, pin: bool, right: bool },
 }
 
 fn verdict() -> impl Strategy<Value = Option<Verdict>> {
@@ -66,6 +67,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..400_u64).prop_map(Step::Wait),
         2 => Just(Step::Sweep),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(n, present)| Step::Push(n, present)),
+        3 => (any::<usize>(), any::<bool>(), any::<bool>())
+            .prop_map(|(which, pin, right)| Step::Offline { which, pin, right }),
     ]
 }
 
@@ -181,6 +184,14 @@ fn take(world: &mut World, step: &Step) {
         }
         Step::Wait(seconds) => world.wait_s(*seconds),
         Step::Sweep => sweep(world),
+        Step::Offline { which, pin, right } => {
+            if let Some(id) = operation(world, *which) {
+                drop(world.ask_offline(id));
+                let method = if *pin { Method::DevicePin } else { Method::Device };
+                let code = world.code(id, method, *right);
+                drop(world.execute(Want::FinishOffline(code)));
+            }
+        }
         Step::Push(n, present) => {
             if let Some(id) = registration(world, *n) {
                 drop(world.push_address(id, *present));
@@ -226,6 +237,16 @@ fn witness(world: &World) -> (BTreeMap<Id, u32>, BTreeMap<Id, Vec<OperationState
                     ends.entry(judged.operation).or_default().push(judged.operation_state);
                 }
             }
+            Event::OfflineJudged(judged) => {
+                if !judged.right {
+                    *counted += 1;
+                } else if judged.method == Method::DevicePin {
+                    *counted = 0;
+                }
+                if judged.operation_state.is_final() {
+                    ends.entry(judged.operation).or_default().push(judged.operation_state);
+                }
+            }
             Event::RegistrationUnlocked(_) => *counted = 0,
             Event::LockReleased(released) => *counted = released.failures,
             Event::OperationExpired(expired) => {
@@ -254,7 +275,10 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_books_balance(script in prop::collection::vec(step(), 0..120)) {
-        let mut world = World::new(&[("lock_duration_s", "60")]);
+        let mut world = World::new(&[
+            ("lock_duration_s", "60"),
+            ("offline_levels", r#"["ONE_FACTOR","TWO_FACTOR"]"#),
+        ]);
         for step in &script {
             take(&mut world, step);
         }

@@ -108,6 +108,12 @@ fn samples() -> Vec<Event> {
     let reason = ReasonGiven::UserRequest;
     world.done(Want::DeactivateRegistration { by: by(BANK), registration: id, reason });
     lock_that_time_releases(&mut world);
+    world.configure("offline_levels", "[\"ONE_FACTOR\"]");
+    let offline = world.active();
+    let asked = world.asked(offline, Level::OneFactor);
+    world.ask_offline(asked).unwrap();
+    let code = world.code(asked, Method::Device, true);
+    world.done(Want::FinishOffline(code));
     crate::recovery::sampled(&mut world);
     let mut order = world.erasure(PERSON);
     order.by.request = request(3, 4);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use engine::Keytrail;
 use engine::command::{
-    Command, CreateApiKey, CreateApplication, CreateOperation, FinishActivation,
-    FinishAuthentication, OrderErasure, Refusal, RequestActivation, SetPushAddress,
+    AskOffline, Command, CreateApiKey, CreateApplication, CreateOperation, FinishActivation,
+    FinishAuthentication, FinishOffline, OrderErasure, Refusal, RequestActivation, SetPushAddress,
     StartActivation, StartAuthentication, StartLog, Want,
 };
 use engine::entries::{Activation, Application, Entry, Key, Look, Operation, Registration};
@@ -325,6 +325,27 @@ impl World {
             client_version: "3.8".into(),
             push_confirmed,
         }))
+    }
+
+    /// Issues a question for a phone without a network.
+    pub(crate) fn ask_offline(&mut self, operation: Id) -> Result<Vec<Event>, Refusal> {
+        let nonce = self.id().0;
+        self.execute(Want::AskOffline(AskOffline { by: by(BANK), operation, nonce }))
+    }
+
+    /// A code that answers the outstanding question, found right or wrong.
+    pub(crate) fn code(&mut self, operation: Id, method: Method, right: bool) -> FinishOffline {
+        let state = self.operation(operation);
+        FinishOffline {
+            by: by(BANK),
+            operation,
+            nonce: state.offline_nonce.unwrap_or_default(),
+            method,
+            code: "1234567897".into(),
+            right,
+            body_digest: self.bytes(),
+            keys_at: self.registration(state.registration).keys_at,
+        }
     }
 
     /// Says where pushes go, or that there is nowhere.

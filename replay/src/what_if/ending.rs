@@ -52,6 +52,7 @@ impl Why {
             // What the configuration itself refuses.
             Refusal::ClientTooOld
             | Refusal::NoPushAddress
+            | Refusal::OfflineNotPossible(_)
             | Refusal::PushNotConfirmed
             | Refusal::CodeTooShort { .. }
             | Refusal::NoMethodFits
@@ -106,11 +107,11 @@ pub(super) fn outcome(events: &[Event]) -> String {
     match event {
         Event::AuthenticationJudged(it) => {
             let failure = it.failure.map_or_else(String::new, |failure| format!(" {failure}"));
-            let locked = events.iter().any(|event| {
-                matches!(event, Event::RegistrationLocked(lock) if lock.reason == LockReason::TooManyFailures)
-            });
-            let locked = if locked { ", registration locked" } else { "" };
-            format!("{}{failure}{locked}", it.operation_state)
+            format!("{}{failure}{}", it.operation_state, locked(events))
+        }
+        Event::OfflineJudged(it) => {
+            let failure = it.failure.map_or_else(String::new, |failure| format!(" {failure}"));
+            format!("{}{failure}{}", it.operation_state, locked(events))
         }
         Event::ActivationJudged(it) => match (it.failure, it.hw_key_stored) {
             (Some(failure), _) => format!("FAILED {failure}"),
@@ -125,6 +126,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::OperationAnsweredElsewhere(_) => "CANCELLED".to_owned(),
         Event::OperationCreated(_) | Event::OperationBegun(_) => "PENDING".to_owned(),
         Event::ChallengeIssued(_) => "challenge issued".to_owned(),
+        Event::OfflineAsked(_) => "offline question issued".to_owned(),
         Event::RegistrationLocked(_) => "LOCKED".to_owned(),
         Event::RegistrationUnlocked(_) => "unlocked".to_owned(),
         Event::LockReleased(_) => "released".to_owned(),
@@ -157,6 +159,14 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::MethodReplaced(_)
         | Event::MethodRemoved(_) => event.name().to_owned(),
     }
+}
+
+/// Words for a lock after too many failures, if there was one.
+fn locked(events: &[Event]) -> &'static str {
+    let locked = events.iter().any(|event| {
+        matches!(event, Event::RegistrationLocked(lock) if lock.reason == LockReason::TooManyFailures)
+    });
+    if locked { ", registration locked" } else { "" }
 }
 
 /// Activations and operations that `events` end beside what they are about.

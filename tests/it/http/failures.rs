@@ -204,6 +204,12 @@ fn another_service_providers_things_do_not_exist() {
         ("GET", format!("/v1/registrations/{registration}"), None),
         ("GET", format!("/v1/activations/{activation}"), None),
         ("POST", format!("/v1/operations/{operation}/cancel"), Some(json!({}))),
+        ("POST", format!("/v1/operations/{operation}/offline"), Some(json!({}))),
+        (
+            "POST",
+            format!("/v1/operations/{operation}/offline/finish"),
+            Some(json!({ "code": "1000000008" })),
+        ),
         ("POST", format!("/v1/activations/{activation}/cancel"), Some(json!({}))),
         ("POST", format!("/v1/registrations/{registration}/activations"), Some(json!({}))),
         (

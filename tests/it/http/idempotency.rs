@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: one effect, the same answer, also after a restart.
 
 use api::device::{ActivationOptions, AuthenticationOptions, Redemption, activate};
-use api::wire::provider::RequestedActivation;
-use engine::ids::Id;
+use api::wire::provider::{OfflineQuestion, RequestedActivation};
+use engine::ids::{Id, Micros};
 use serde_json::{Value, json};
 
 use super::world::{BANK, CHANCE, Side, World, api_key};
@@ -34,6 +34,7 @@ fn everything(world: &World) -> Vec<Asked> {
     let post = |key: &str, by: &str, path: String, body: Value| {
         asked(world, Request::post(&path, &body).by(by).once(key))
     };
+    let (waits_offline, (asked_offline, code)) = offline(&side);
     let because = json!({ "reason": "DEVICE_LOST" });
     let registration = |id: Id, what: &str| format!("/v1/registrations/{id}/{what}");
     let key = json!({ "role": "SERVICE_PROVIDER", "service_provider": BANK, "name": "k" });
@@ -67,6 +68,8 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
         post("k18", bank, registration(phones[0], "name"), json!({ "device_name": "Pixel" })),
         post("k17", admin, "/admin/v1/attestation/revocation-list".into(), revoked),
+        post("offline-1", bank, format!("/v1/operations/{waits_offline}/offline"), json!({})),
+        post("offline-2", bank, format!("/v1/operations/{asked_offline}/offline/finish"), code),
     ]
 }
 
@@ -78,6 +81,18 @@ fn phone_of(side: &Side, user_ref: &str) {
     let redemption = Redemption::by_code(application, &requested.code, None, CHANCE).unwrap();
     let options = ActivationOptions::default();
     activate(&side.client, &redemption, &options, None, CHANCE).unwrap();
+}
+
+/// An operation that a phone may answer offline, and one whose question waits for
+/// this code.
+fn offline(side: &Side) -> (Id, (Id, Value)) {
+    let phone = side.phone(&ActivationOptions::default());
+    let [waits, asked] = [(); 2].map(|()| side.operation(&phone).operation_id);
+    let question = side.bank_posts(&format!("/v1/operations/{asked}/offline"), &json!({}));
+    let payload = question.ok::<OfflineQuestion>().qr.parse().unwrap();
+    let question = phone.scan(&payload, Micros(0)).unwrap();
+    let code = phone.offline_code(&question, None, None).unwrap();
+    (waits, (asked, json!({ "code": code.as_str() })))
 }
 
 /// Where a broadcast of its own is withdrawn.
@@ -125,7 +140,7 @@ fn assert_repeated(world: &World, asked: &Asked) {
 
 #[test]
 fn every_request_that_changes_state_can_be_repeated_also_after_a_restart() {
-    let world = World::start();
+    let world = World::with(json!({ "offline_levels": ["ONE_FACTOR"] }));
     let everything = everything(&world);
     let documented = crate::contract::operations().into_iter().filter(|(method, path)| {
         let operation = crate::contract::operation(method, path).unwrap();

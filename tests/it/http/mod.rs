@@ -13,6 +13,7 @@ mod leaving;
 mod limits;
 mod lookalikes;
 mod naming;
+mod offline;
 mod operations;
 mod parser;
 mod push;

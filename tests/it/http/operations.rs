@@ -372,3 +372,32 @@ fn what_no_operation_can_be_made_of_is_refused_by_member() {
         assert_eq!(refused.pointers()[0].0, pointer);
     }
 }
+
+#[test]
+fn client_data_of_1024_bytes_reaches_the_service_provider_and_one_more_or_another_does_not() {
+    let world = World::start();
+    let side = world.side();
+    let phone = side.phone(&ActivationOptions::default());
+    let asked = ask(&side, json!({ "registration_id": phone.registration_id() }));
+    let answering = authenticate_start(&side.client, &phone, &on(&asked)).unwrap();
+    let answer = |length: usize| {
+        let client_data = Some(vec![b'x'; length]);
+        let options = AuthenticationOptions { client_data, ..on(&asked) };
+        answering.answer(&phone, &options, CHANCE).unwrap()
+    };
+    let path = format!("/device/v1/operations/{}/finish", asked.operation_id);
+    let long = world.send(&Request::post(&path, &answer(1_025)));
+    assert_problem(&long, 422, "invalid_request");
+    assert_eq!(long.pointers()[0].0, "/client_data/octets");
+    // What was signed is what counts: with other data the signatures are none.
+    let mut changed = answer(1_024);
+    changed.client_data.as_mut().unwrap().octets = Octets(b"other".to_vec());
+    assert_eq!(world.send(&Request::post(&path, &changed)).value()["accepted"], false);
+    assert!(side.seen_operation(asked.operation_id).attempts[0].failure.is_some());
+    let answering = authenticate_start(&side.client, &phone, &on(&asked)).unwrap();
+    let options = AuthenticationOptions { client_data: Some(vec![b'x'; 1_024]), ..on(&asked) };
+    let right = answering.answer(&phone, &options, CHANCE).unwrap();
+    assert_eq!(world.send(&Request::post(&path, &right)).value()["accepted"], true);
+    assert_eq!(side.seen_operation(asked.operation_id).client_data.unwrap().0.len(), 1_024);
+    world.stop_and_verify();
+}

@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
+use engine::offline::Question;
 use engine::reasons::OperationKind;
+use engine::sealed;
 use engine::terms::Method;
 use engine::transcript::Said;
 use serde_json::{Value, json};
@@ -41,16 +43,34 @@ pub(super) fn shown(started: &StartedAuthentication) -> String {
         text.push_str(&content("shown to you", &context.title, &context.kind, &context.octets.0));
     }
     if let Some(data) = &started.data_to_sign {
-        match std::str::from_utf8(&data.octets.0) {
-            Ok(words) => text.push_str(&quoted("signed by you", words)),
-            Err(_) => text.push_str(&format!("signed by you: {} bytes\n", data.octets.0.len())),
-        }
+        text.push_str(&signed(&data.octets.0));
     }
     if let Some(wanted) = &started.confirmation {
         let choices: Vec<_> = wanted.choices.iter().map(u32::to_string).collect();
         text.push_str(&format!("to be confirmed: {} {}\n", wanted.how, choices.join(", ")));
     }
     text
+}
+
+/// What the user is to see before a code is shown, safe to print.
+pub(super) fn asked(question: &Question) -> String {
+    let Question { operation: id, kind, level, .. } = question;
+    let mut text = format!("operation {id}, {kind}, asks for {level}\n");
+    if let Some(sealed::Shown { title, media_type, content: salted }) = &question.context {
+        text.push_str(&content("shown to you", title, media_type, &salted.octets));
+    }
+    if let Some(data) = &question.data_to_sign {
+        text.push_str(&signed(&data.octets));
+    }
+    text
+}
+
+/// What the user signs, as text if it is text.
+fn signed(octets: &[u8]) -> String {
+    match std::str::from_utf8(octets) {
+        Ok(words) => quoted("signed by you", words),
+        Err(_) => format!("signed by you: {} bytes\n", octets.len()),
+    }
 }
 
 /// A content with its title, as text only if it is text.
@@ -163,6 +183,8 @@ pub(super) fn activated_json(
     finished: &FinishedActivation,
 ) -> Result<Value, DeviceError> {
     let mut object = json!(finished);
+    // The secrets are in the state file, and nowhere else.
+    object["offline"] = json!(finished.offline.is_some());
     object["phone"] = phone.map(phone_json).transpose()?.unwrap_or(Value::Null);
     Ok(object)
 }
