@@ -372,7 +372,7 @@ impl fmt::Display for Obstacle {
             }
             Self::Confirmation => "a number is to be confirmed",
             Self::Begun => "the device began it",
-            Self::KeyChange => "it changes a key, which takes signatures",
+            Self::KeyChange => "it changes a key or gives recovery codes, which takes signatures",
         })
     }
 }
@@ -406,7 +406,7 @@ impl Concerned {
             Obstacle::Confirmation
         } else if self.operation.begun.is_some() {
             Obstacle::Begun
-        } else if self.operation.kind.key_change().is_some() {
+        } else if self.operation.kind.is_of_one_device() {
             Obstacle::KeyChange
         } else {
             return Ok(());

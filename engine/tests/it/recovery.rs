@@ -228,3 +228,16 @@ fn a_new_set_takes_two_factors_and_voids_the_old_one() {
     let new = redeeming(&mut world, id, 31);
     world.done(Want::StartRecovery(new));
 }
+
+#[test]
+fn a_code_typed_elsewhere_answers_no_question_for_recovery_codes() {
+    let mut world = World::new(ON);
+    world.configure("offline_levels", "[\"TWO_FACTOR\"]");
+    let id = world.active();
+    let mut asked = world.operation_request(id, Level::TwoFactor);
+    asked.kind = OperationKind::RecoveryCodes;
+    let operation = asked.operation;
+    world.done(Want::CreateOperation(asked));
+    let refused = world.ask_offline(operation).unwrap_err();
+    assert!(matches!(refused, Refusal::OfflineNotPossible(_)), "{refused:?}");
+}
