@@ -551,4 +551,9 @@ pub struct FinishedAuthentication {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub post_context: Option<PostContext>,
+    /// After a method's key was added or replaced: its secret for answers without a
+    /// network, if the device has such secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub offline_secret: Option<Octets32>,
 }
