@@ -68,7 +68,9 @@ impl OfflineKeys {
         OfflineMeans { server_key: Octets(self.public.sec1().to_vec()), secrets: secrets.collect() }
     }
 
-    fn secret(&self, registration: Id, method: Method, key: &KeyBytes) -> Zeroizing<Bytes32> {
+    /// The secret that a phone shares for a software key.
+    #[must_use]
+    pub fn secret(&self, registration: Id, method: Method, key: &KeyBytes) -> Zeroizing<Bytes32> {
         offline::secret(&self.master, registration, method, key)
     }
 }

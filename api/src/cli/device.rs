@@ -606,6 +606,7 @@ fn answer(
         Err(error) => Err(error.into()),
         Ok(outcome) => {
             if outcome.finished.accepted {
+                let changed = changed.with_offline_secret(&outcome.finished, new_key.as_ref());
                 save_over(&changed, state)?;
             }
             Ok(outcome)

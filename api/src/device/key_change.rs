@@ -18,7 +18,7 @@ use super::DeviceError;
 use super::activation::check_pin;
 use super::attestation::Evidence;
 use super::authentication::{Answering, AuthenticationOptions};
-use super::keys::{PrivateKey, SealedKey};
+use super::keys::{PrivateKey, SealedKey, Secret32};
 use super::phone::{HardwareKey, NoHardwareKey, Phone, message};
 use crate::wire::Octets;
 use crate::wire::device as wire;
@@ -129,5 +129,19 @@ impl Phone {
         }
         phone.forget_offline_secret(answering.started().target_method);
         phone
+    }
+
+    /// With the secret that came with the answer for its new key, if one came.
+    #[must_use]
+    pub fn with_offline_secret(
+        mut self,
+        finished: &wire::FinishedAuthentication,
+        new_key: Option<&NewKey>,
+    ) -> Self {
+        if let (Some(secret), Some(new)) = (finished.offline_secret, new_key) {
+            let pin = new.pin.as_ref().map(|pin| pin.as_str());
+            self.keep_offline_secret(new.target, Secret32::new(secret.0), pin);
+        }
+        self
     }
 }

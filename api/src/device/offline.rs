@@ -74,6 +74,24 @@ impl Phone {
         }
     }
 
+    /// Keeps the secret that came with a method's new key.
+    pub(super) fn keep_offline_secret(
+        &mut self,
+        method: Option<Method>,
+        secret: Secret32,
+        pin: Option<&str>,
+    ) {
+        let Some(kept) = &mut self.offline else { return };
+        match method {
+            Some(Method::DevicePin) => {
+                let sealed = self.keys.pin.as_ref().zip(pin);
+                kept.pin = sealed.map(|(key, pin)| key.masked(pin, &secret));
+            }
+            Some(Method::DeviceBiometric) => kept.biometric = Some(secret),
+            Some(Method::Device) | None => (),
+        }
+    }
+
     /// The question in a payload that was scanned, if the server signed it and it
     /// is for this phone and not too late.
     ///

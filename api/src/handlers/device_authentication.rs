@@ -450,5 +450,15 @@ fn view(
         } else {
             RecoveryCodes::default()
         },
+        offline_secret: offline_secret(call, judged),
     })
+}
+
+/// What goes with a key that a method has got by this answer.
+fn offline_secret(call: &Call, judged: &AuthenticationJudgedV1) -> Option<Octets32> {
+    let (method, key) = (judged.target?, judged.new_key?);
+    let id = call.look().operation(judged.operation)?.registration;
+    let taken = judged.operation_state == OperationState::Completed;
+    let shared = call.look().registration(id).is_some_and(|registration| registration.offline);
+    (taken && shared).then(|| Octets32(*call.offline.secret(id, method, &key)))
 }

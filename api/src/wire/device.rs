@@ -585,4 +585,9 @@ pub struct FinishedAuthentication {
     #[serde(default, skip_serializing_if = "RecoveryCodes::is_empty")]
     #[schema(value_type = Vec<String>, required = false)]
     pub recovery_codes: RecoveryCodes,
+    /// After a method's key was added or replaced: its secret for answers without a
+    /// network, if the device has such secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub offline_secret: Option<Octets32>,
 }

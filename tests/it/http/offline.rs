@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use api::device::{ActivationOptions, AuthenticationOptions, Phone, activate, authenticate_start};
+use api::device::{
+    ActivationOptions, AuthenticationOptions, NewKey, Phone, activate, authenticate_start,
+};
 use api::wire::OfflinePayload;
 use api::wire::provider::{FinishedOffline, OfflineQuestion, Operation};
 use base64::Engine as _;
@@ -234,6 +236,44 @@ fn the_secrets_are_given_once_more_with_the_same_answer_and_stand_in_no_record()
     server.stop();
     in_no_file(&home.path().join("data").join("log"), &secret);
     super::world::verified(&home.path().join("data"));
+}
+
+#[test]
+fn a_changed_pin_brings_the_secret_that_goes_with_it_and_the_former_one_is_worth_nothing() {
+    let world = World::with(both());
+    let side = world.side();
+    let before = phone(&side);
+    let body = json!({
+        "registration_id": before.registration_id(), "kind": "REPLACE_METHOD",
+        "level": "TWO_FACTOR", "target_method": "DEVICE:PIN",
+    });
+    let change: Operation = side.bank_posts("/v1/operations", &body).ok();
+    let options = AuthenticationOptions {
+        operation: Some(change.operation_id),
+        method: Some(Method::DevicePin),
+        pin: Some(Zeroizing::new(PIN.to_owned())),
+        ..AuthenticationOptions::default()
+    };
+    let answering = authenticate_start(&side.client, &before, &options).unwrap();
+    let new_pin = Some(Zeroizing::new("1379".to_owned()));
+    let key = NewKey::generate(&answering, &options, new_pin, CHANCE).unwrap();
+    let changed = before.changed(&answering, key.as_ref(), CHANCE);
+    let outcome =
+        answering.finish_with(&side.client, &before, &options, key.as_ref(), CHANCE).unwrap();
+    assert!(outcome.finished.accepted);
+    let operation = operation(&side, &before);
+    let payload = question(&side, operation);
+    let asked = changed.scan(&payload, Micros(0)).unwrap();
+    let none = changed.offline_code(&asked, None, Some("1379")).unwrap_err();
+    assert!(matches!(none, api::device::DeviceError::NoKey(Method::DevicePin)), "{none}");
+    let former = code(&before, &payload, PIN);
+    let judged: FinishedOffline = typed(&side, operation, former.as_str()).send(side.address).ok();
+    assert!(!judged.accepted);
+    let after = changed.with_offline_secret(&outcome.finished, key.as_ref());
+    let right = code(&after, &question(&side, operation), "1379");
+    let judged: FinishedOffline = typed(&side, operation, right.as_str()).send(side.address).ok();
+    assert!(judged.accepted);
+    world.stop_and_verify();
 }
 
 fn in_no_file(folder: &Path, bytes: &[u8]) {

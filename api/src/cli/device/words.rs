@@ -153,7 +153,7 @@ pub(super) fn outcome_json(
     said: Said,
     outcome: &Outcome,
 ) -> Value {
-    let mut object = json!(outcome.finished);
+    let mut object = bare(&outcome.finished);
     object["operation_id"] = json!(outcome.operation_id);
     object["method"] = json!(outcome.method);
     object["kind"] = json!(started.kind);
@@ -171,10 +171,15 @@ pub(super) fn outcome_json(
     }
     object["repeated"] = match &outcome.repeated {
         None => Value::Null,
-        Some(Ok(finished)) => json!(finished),
+        Some(Ok(finished)) => bare(finished),
         Some(Err(error)) => json!({ "error": error_json(error.refusal(), error) }),
     };
     object
+}
+
+/// An answer of the server without the secret in it, which is for the state file.
+fn bare(finished: &FinishedAuthentication) -> Value {
+    json!(FinishedAuthentication { offline_secret: None, ..finished.clone() })
 }
 
 /// Whether the keys were taken, and the phone if they were.
@@ -298,6 +303,7 @@ mod tests {
             must_reactivate: false,
             post_context: None,
             recovery_codes: RecoveryCodes::default(),
+            offline_secret: None,
         }
     }
 
