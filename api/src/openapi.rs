@@ -12,7 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
     activations, admin, attestation, audit, broadcasts, device_activation, device_authentication,
-    evidence, initiative, operations, pending, push, registrations, users,
+    evidence, initiative, naming, operations, pending, push, registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -29,13 +29,13 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         activations::request, activations::request_again, activations::activation,
         activations::cancel,
         registrations::registration, registrations::lock, registrations::unlock,
-        registrations::deactivate,
-        users::erase,
+        registrations::deactivate, naming::by_service_provider,
+        users::erase, users::registrations,
         operations::create, operations::operation, operations::cancel,
         broadcasts::create, broadcasts::broadcast, broadcasts::cancel,
         evidence::evidence, evidence::jwks,
         device_activation::start, device_activation::finish,
-        initiative::begin, pending::list, push::set_address,
+        initiative::begin, pending::list, push::set_address, naming::by_device,
         device_authentication::start, device_authentication::finish,
         audit::checkpoint, audit::cosigned_checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
         audit::operation_receipt,
@@ -46,7 +46,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         (name = "admin", description = "For administrators: applications, configuration, API keys."),
         (name = "activations", description = "For service providers: keys for a device."),
         (name = "registrations", description = "For service providers: one app on one device."),
-        (name = "users", description = "For service providers: erasing a person."),
+        (name = "users", description = "For service providers: a user's registrations, erasing a person."),
         (name = "operations", description = "For service providers: one question to one registration."),
         (name = "audit", description = "For auditors: checkpoints, tiles, receipts, events."),
         (name = "device", description = "For devices. What is signed is in docs/protocol.md."),
@@ -212,6 +212,8 @@ mod tests {
             "FinishedActivation",
             "BeginOperation",
             "BegunOperation",
+            "NameDevice",
+            "NamedDevice",
             "ListPending",
             "Pending",
             "PendingOperation",

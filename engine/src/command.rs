@@ -116,6 +116,8 @@ pub enum Want {
     Broadcast(Vec<CreateOperation>),
     /// A device begins an operation of its own accord.
     BeginOperation(BeginOperation),
+    /// Name a device.
+    NameDevice(NameDevice),
     /// Issue an operation's challenge.
     StartAuthentication(StartAuthentication),
     /// Judge the answer to a challenge.
@@ -265,6 +267,9 @@ pub struct FinishActivation {
     pub verifications: Vec<VerificationV1>,
     /// What judging its evidence found; none if none came, or nobody looks at it.
     pub evidence: Option<EvidenceJudgedV1>,
+    /// Sealed [`crate::sealed::SealedNameV1`] for the second event; empty if the
+    /// device says no name.
+    pub name: Vec<u8>,
     /// Sealed [`crate::sealed::SealedResponseV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
 }
@@ -349,12 +354,27 @@ pub struct BeginOperation {
     pub operation: Id,
     /// The registration of the device.
     pub registration: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors that the device wants to show.
     pub level: Level,
     /// Hash of the device's nonce, for which beginning can be repeated.
     pub nonce_hash: Bytes32,
     /// The client's version.
     pub client_version: String,
+}
+
+/// Name a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameDevice {
+    /// Who asks; none if the device itself.
+    pub by: Option<Actor>,
+    /// The registration.
+    pub registration: Id,
+    /// Whether it has a name from now on.
+    pub named: bool,
+    /// Sealed [`crate::sealed::SealedNameV1`]; empty if it has none.
+    pub sealed: Vec<u8>,
 }
 
 /// Issue an operation's challenge.

@@ -17,7 +17,8 @@ use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
-    ErasureReason, LockReason, OperationKind, OperationState, RegistrationState, UserRole,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState,
+    RegistrationState, UserRole,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use crate::transcript::Said;
@@ -317,6 +318,8 @@ pub struct Registration {
     pub release_at: Option<Micros>,
     /// Locks that time has released since failures were last forgiven.
     pub releases: u32,
+    /// Why it was deactivated, if it was; none if it never had keys.
+    pub deactivation_reason: Option<DeactivationReason>,
     /// The activation under way, if there is one.
     pub activation: Option<Id>,
     /// Software keys by method.
@@ -341,6 +344,12 @@ pub struct Registration {
     pub noise_since: Micros,
     /// Such failures in that window.
     pub noise: u32,
+    /// Position of the record that holds its sealed name, if it has one.
+    pub named_in: Option<Position>,
+    /// Start of the present window of names that the device gave itself.
+    pub names_since: Micros,
+    /// Such names in that window.
+    pub names: u32,
     /// Operations that can be answered, oldest first.
     pub open_operations: Vec<Id>,
     /// When it was requested.

@@ -18,8 +18,8 @@ use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, Confirmation,
-    ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RejectReason, Strategy,
-    UserRole,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, RejectReason,
+    Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
 use crate::transcript::{NO_CONTENT, Said};
@@ -276,8 +276,8 @@ pub struct ActivationExpiredV1 {
 /// An activation was cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivationCancelledV1 {
-    /// Who cancelled it.
-    pub by: Actor,
+    /// Who cancelled it; none if what ended it did, without an API key.
+    pub by: Option<Actor>,
     /// The activation.
     pub activation: Id,
     /// What made it end.
@@ -306,10 +306,10 @@ pub struct RegistrationUnlockedV1 {
 /// A registration came to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistrationDeactivatedV1 {
-    /// Who ended it.
-    pub by: Actor,
+    /// Who ended it; none if nobody with an API key did.
+    pub by: Option<Actor>,
     /// Why.
-    pub reason: ReasonGiven,
+    pub reason: DeactivationReason,
 }
 
 /// The number by which a user shows to be in front of the screen that asks. It is
@@ -466,8 +466,8 @@ pub struct OperationExpiredV1 {
 /// An operation was cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationCancelledV1 {
-    /// Who cancelled it.
-    pub by: Actor,
+    /// Who cancelled it; none if what ended it did, without an API key.
+    pub by: Option<Actor>,
     /// The operation.
     pub operation: Id,
     /// What made it end.
@@ -483,12 +483,14 @@ pub struct OperationAnsweredElsewhereV1 {
     pub answered: Id,
 }
 
-/// A device began an operation of its own accord: an authentication that shows
-/// and signs nothing.
+/// A device began an operation of its own accord, which shows nothing and has no
+/// data to sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationBegunV1 {
     /// The operation.
     pub operation: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors that the device wants to show.
     pub level: Level,
     /// Hash of the device's nonce, for which beginning can be repeated.
@@ -726,6 +728,15 @@ pub struct LockReleasedV1 {
     pub failures: u32,
 }
 
+/// A device was named, or its name removed. The name is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNamedV1 {
+    /// Who named it; none if the device itself did.
+    pub by: Option<Actor>,
+    /// Whether it has a name from now on.
+    pub named: bool,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -859,4 +870,5 @@ registry! {
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
     RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
     LockReleased(LockReleasedV1) = 85 schema 1,
+    DeviceNamed(DeviceNamedV1) = 111 schema 1,
 }

@@ -18,12 +18,13 @@ use crate::entries::{
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, ErasureOrderedV1, Event, MethodKeyV1,
-    OperationBegunV1, OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, DeviceNamedV1, ErasureOrderedV1, Event,
+    MethodKeyV1, OperationBegunV1, OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::machine::{Change, Entries, Record, StreamHead};
+use crate::naming::NAMES_WINDOW_S;
 use crate::operation::{NOISE_WINDOW_S, forgives};
 use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, OperationKind, OperationState, RegistrationState,
@@ -60,17 +61,18 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::ConfigurationChanged(payload) => Some(&payload.by),
         Event::ActivationRequested(payload) => Some(&payload.by),
         Event::ActivationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Some(&payload.by)
+            payload.by.as_ref()
         }
         Event::RegistrationLocked(payload) => payload.by.as_ref(),
         Event::RegistrationUnlocked(payload) => Some(&payload.by),
-        Event::RegistrationDeactivated(payload) => Some(&payload.by),
+        Event::RegistrationDeactivated(payload) => payload.by.as_ref(),
+        Event::DeviceNamed(payload) => payload.by.as_ref(),
         Event::OperationCreated(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::RevocationListTaken(payload) => Some(&payload.by),
         Event::ClockConfirmed(payload) => Some(&payload.by),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Some(&payload.by)
+            payload.by.as_ref()
         }
         Event::LogStarted(_)
         | Event::ClockStepped(_)
@@ -221,10 +223,11 @@ impl Changes<'_> {
                 registration.releases = registration.releases.saturating_add(1);
                 registration.failures = payload.failures;
             }),
-            Event::RegistrationDeactivated(_) => self.registration(|registration| {
+            Event::RegistrationDeactivated(payload) => self.registration(|registration| {
                 registration.state = RegistrationState::Deactivated;
                 registration.lock_reason = None;
                 registration.release_at = None;
+                registration.deactivation_reason = Some(payload.reason);
             }),
             Event::HardwareKeyAdded(payload) => {
                 self.hardware_key(payload.key, payload.attestation.as_ref(), false);
@@ -239,6 +242,7 @@ impl Changes<'_> {
             Event::MethodAdded(payload) => self.method_key(payload.method, Some(payload.key)),
             Event::MethodReplaced(payload) => self.method_key(payload.method, Some(payload.key)),
             Event::MethodRemoved(payload) => self.method_key(payload.method, None),
+            Event::DeviceNamed(payload) => self.device_named(payload),
             Event::OperationCreated(payload) => self.operation_created(payload),
             Event::ChallengeIssued(payload) => {
                 self.registration(|_| ());
@@ -412,6 +416,7 @@ impl Changes<'_> {
             lock_reason: None,
             release_at: None,
             releases: 0,
+            deactivation_reason: None,
             activation: Some(payload.activation),
             software: Vec::new(),
             hardware: None,
@@ -424,6 +429,9 @@ impl Changes<'_> {
             failures: 0,
             noise_since: Micros(0),
             noise: 0,
+            named_in: None,
+            names_since: Micros(0),
+            names: 0,
             open_operations: Vec::new(),
             created_at: self.now(),
             activated_at: None,
@@ -545,6 +553,23 @@ impl Changes<'_> {
         self.activation_over(payload.activation, ActivationState::Completed, None);
     }
 
+    fn device_named(&mut self, payload: &DeviceNamedV1) {
+        let (position, at) = (self.position(), self.now());
+        self.registration(|registration| {
+            registration.named_in = payload.named.then_some(position);
+            if payload.by.is_some() {
+                return;
+            }
+            let until = registration.names_since.plus_s(NAMES_WINDOW_S);
+            if registration.names > 0 && at < until {
+                registration.names = registration.names.saturating_add(1);
+            } else {
+                registration.names_since = at;
+                registration.names = 1;
+            }
+        });
+    }
+
     /// Ends an activation: its codes and deadline go, and a registration that
     /// never had keys goes with it unless it completed.
     fn activation_over(&mut self, id: Id, state: ActivationState, reason: Option<CancelReason>) {
@@ -632,6 +657,7 @@ impl Changes<'_> {
         let Some(registration) = self.look().registration(self.stream()) else { return };
         let operation = Operation {
             begun: Some(payload.nonce_hash),
+            kind: payload.kind,
             ..self.asked(&registration, payload.level, &payload.offered, payload.expires_at)
         };
         self.operation_is_there(payload.operation, operation);

@@ -7,8 +7,8 @@
 use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, SetPushAddress,
-    StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
+    FinishActivation, FinishAuthentication, NameDevice, OrderErasure, RequestActivation,
+    SetPushAddress, StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;
@@ -117,11 +117,12 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             body_digest: payload.body_digest,
             verifications: payload.verifications,
             evidence: payload.evidence,
+            name: name_given(records)?,
             sealed,
         })),
         Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
         Event::ActivationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Want::CancelActivation { by: payload.by, activation: payload.activation }
+            Want::CancelActivation { by: payload.by.ok_or(orphan)?, activation: payload.activation }
         }
         Event::RegistrationLocked(payload) => Want::LockRegistration {
             by: payload.by.ok_or_else(|| orphan.clone())?,
@@ -132,13 +133,20 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             Want::UnlockRegistration { by: payload.by, registration: stream }
         }
         Event::RegistrationDeactivated(payload) => Want::DeactivateRegistration {
+            by: payload.by.ok_or_else(|| orphan.clone())?,
+            registration: stream,
+            reason: payload.reason.given().ok_or(orphan)?,
+        },
+        Event::DeviceNamed(payload) => Want::NameDevice(NameDevice {
             by: payload.by,
             registration: stream,
-            reason: payload.reason,
-        },
+            named: payload.named,
+            sealed,
+        }),
         Event::OperationBegun(payload) => Want::BeginOperation(BeginOperation {
             operation: payload.operation,
             registration: stream,
+            kind: payload.kind,
             level: payload.level,
             nonce_hash: payload.nonce_hash,
             client_version: payload.client_version,
@@ -172,7 +180,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         Event::LockReleased(_) => Want::ReleaseLock(stream),
         Event::OperationExpired(payload) => Want::ExpireOperation(payload.operation),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
-            Want::CancelOperation { by: payload.by, operation: payload.operation }
+            Want::CancelOperation { by: payload.by.ok_or(orphan)?, operation: payload.operation }
         }
         Event::ErasureOrdered(payload) => Want::OrderErasure(OrderErasure {
             by: payload.by,
@@ -215,6 +223,16 @@ fn list_entries(records: &[Record]) -> Result<Vec<ListEntry>, EventError> {
         }
     }
     Ok(entries)
+}
+
+/// The name that a device got with its keys, sealed.
+fn name_given(records: &[Record]) -> Result<Vec<u8>, EventError> {
+    for record in records {
+        if let Event::DeviceNamed(_) = decode(record)? {
+            return Ok(record.draft.sealed.clone());
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// What was asked of a registration, by the record that says so.

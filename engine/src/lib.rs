@@ -27,7 +27,9 @@ pub mod initiative;
 pub mod inverse;
 pub mod key;
 pub mod key_change;
+pub mod leaving;
 pub mod machine;
+pub mod naming;
 pub mod operation;
 mod plan;
 pub mod proofs;
@@ -63,7 +65,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 12;
+    const STATE_VERSION: u32 = 13;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -195,6 +197,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::CreateOperation(want) => operation::create(look, at, id, want),
         Want::Broadcast(asks) => broadcast::create(look, at, id, asks),
         Want::BeginOperation(want) => initiative::begin(look, at, id, want),
+        Want::NameDevice(want) => naming::name(look, at, id, want),
         Want::StartAuthentication(want) => operation::start(look, at, id, want),
         Want::FinishAuthentication(want) => operation::finish(look, at, id, want),
         Want::CancelOperation { by, operation } => operation::cancel(look, at, id, by, *operation),

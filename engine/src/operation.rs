@@ -24,6 +24,7 @@ use crate::events::{
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
 use crate::key_change;
+use crate::leaving;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::push;
 use crate::reasons::{
@@ -87,6 +88,10 @@ pub(crate) fn created(
         && want.data_to_sign_hash == NO_CONTENT
     {
         let expected = "must come with a context or data to sign: a transaction signs something";
+        return Err(Refusal::Invalid { field: "kind", expected });
+    }
+    if want.kind.is_begun_by_device() {
+        let expected = "must be one that a service provider asks for";
         return Err(Refusal::Invalid { field: "kind", expected });
     }
     templates::check(&application, want)?;
@@ -229,6 +234,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     }
     if answered {
         plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
+        plan = leaving::left(plan, &operation, &registration, want);
     }
     if locks {
         let release_at = timed_lock::release_at(&application.config, &registration, at);
@@ -266,6 +272,7 @@ fn judge(
     let config = &application.config;
     let check = hardware_check(registration, want);
     let by_strategy = check.under(config.hw_key_validation_strategy);
+    let by_strategy = leaving::consequence(operation.kind, check, by_strategy);
     let consequence = key_change::consequence(change, check, by_strategy);
     let failure = failure(registration, want, check, consequence)
         .or_else(|| key_change::failure(change?, operation.target, check, want))
@@ -450,7 +457,7 @@ pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -
         return expire_now(event_id, &operation, id);
     }
     let cancelled = |operation| OperationCancelledV1 {
-        by: by.clone(),
+        by: Some(by.clone()),
         operation,
         reason: CancelReason::Requested,
     };

@@ -124,6 +124,7 @@ impl<'a> Judged<'a> {
             | Event::PushAddressSet(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
+            | Event::DeviceNamed(_)
             | Event::RevocationListTaken(_)
             | Event::KeyUseCounted(_)
             | Event::KeyRotated(_)

@@ -143,6 +143,8 @@ terms! {
         ReplaceMethod = 7 "REPLACE_METHOD",
         /// To remove such a method.
         RemoveMethod = 8 "REMOVE_METHOD",
+        /// To end the registration, by the device itself; only a device begins it.
+        Deactivation = 9 "DEACTIVATION",
     }
 
     /// Why a user says no.
@@ -230,6 +232,24 @@ terms! {
         KeyDistrusted = 7 "KEY_DISTRUSTED",
     }
 
+    /// Why a registration is over.
+    DeactivationReason {
+        /// The user asked for it.
+        UserRequest = 1 "USER_REQUEST",
+        /// The device is lost.
+        DeviceLost = 2 "DEVICE_LOST",
+        /// The device was stolen.
+        DeviceStolen = 3 "DEVICE_STOLEN",
+        /// Fraud is suspected.
+        FraudSuspected = 4 "FRAUD_SUSPECTED",
+        /// Anything else.
+        Other = 5 "OTHER",
+        /// Its hardware key is no longer trusted.
+        KeyDistrusted = 6 "KEY_DISTRUSTED",
+        /// The device itself ended it, and signed that.
+        ByDevice = 7 "BY_DEVICE",
+    }
+
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
     ErasureReason {
         /// The person asked for it: consent withdrawn (b) or an objection (c).
@@ -285,12 +305,19 @@ impl OperationState {
 }
 
 impl OperationKind {
+    /// Whether only a device begins it.
+    #[must_use]
+    pub fn is_begun_by_device(self) -> bool {
+        self == Self::Deactivation
+    }
+
     /// The purpose in the transcripts that answer it.
     #[must_use]
     pub fn purpose(self) -> Purpose {
         match self {
             Self::Authentication => Purpose::Authentication,
             Self::Transaction => Purpose::Transaction,
+            Self::Deactivation => Purpose::Deactivation,
             Self::AddHwKey => Purpose::AddHwKey,
             Self::RotateHwKey => Purpose::RotateHwKey,
             Self::ReplaceHwKey => Purpose::ReplaceHwKey,
@@ -304,7 +331,7 @@ impl OperationKind {
     #[must_use]
     pub fn key_change(self) -> Option<KeyChange> {
         match self {
-            Self::Authentication | Self::Transaction => None,
+            Self::Authentication | Self::Transaction | Self::Deactivation => None,
             Self::AddHwKey => Some(KeyChange::AddHwKey),
             Self::RotateHwKey => Some(KeyChange::RotateHwKey),
             Self::ReplaceHwKey => Some(KeyChange::ReplaceHwKey),
@@ -365,6 +392,35 @@ impl From<ReasonGiven> for LockReason {
             ReasonGiven::FraudSuspected => Self::FraudSuspected,
             ReasonGiven::Other => Self::Other,
             ReasonGiven::KeyDistrusted => Self::KeyDistrusted,
+        }
+    }
+}
+
+impl From<ReasonGiven> for DeactivationReason {
+    fn from(reason: ReasonGiven) -> Self {
+        match reason {
+            ReasonGiven::UserRequest => Self::UserRequest,
+            ReasonGiven::DeviceLost => Self::DeviceLost,
+            ReasonGiven::DeviceStolen => Self::DeviceStolen,
+            ReasonGiven::FraudSuspected => Self::FraudSuspected,
+            ReasonGiven::Other => Self::Other,
+            ReasonGiven::KeyDistrusted => Self::KeyDistrusted,
+        }
+    }
+}
+
+impl DeactivationReason {
+    /// The reason a service provider gave; none if nobody with an API key asked.
+    #[must_use]
+    pub fn given(self) -> Option<ReasonGiven> {
+        match self {
+            Self::ByDevice => None,
+            Self::UserRequest => Some(ReasonGiven::UserRequest),
+            Self::DeviceLost => Some(ReasonGiven::DeviceLost),
+            Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
+            Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
+            Self::Other => Some(ReasonGiven::Other),
+            Self::KeyDistrusted => Some(ReasonGiven::KeyDistrusted),
         }
     }
 }

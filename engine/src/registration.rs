@@ -27,9 +27,11 @@ use crate::events::{
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
+use crate::naming;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
-    ActivationFailure, ActivationState, CancelReason, CodeKind, ReasonGiven, RegistrationState,
+    ActivationFailure, ActivationState, CancelReason, CodeKind, DeactivationReason, ReasonGiven,
+    RegistrationState,
 };
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{HwKeyClientStatus, Method, Role, Verdict};
@@ -68,7 +70,7 @@ pub(crate) fn request_activation(
         expires_at: at.plus_s(application.config.activation_code_lifetime_s.into()),
     };
     let plan = Plan::new(event_id).sealed(want.registration, requested, want.subject, &want.sealed);
-    cancelled(plan, want.registration, replaced, &want.by, CancelReason::Replaced).done()
+    cancelled(plan, want.registration, replaced, Some(&want.by), CancelReason::Replaced).done()
 }
 
 /// The registration that is to be activated again.
@@ -171,9 +173,13 @@ pub(crate) fn finish_activation(
     acceptable(&application, &want.keys)?;
     judged_as_things_are(look, &application, want.evidence.as_ref())?;
     let judged = judge(&application, &activation, &registration, &version, want);
-    Plan::new(event_id)
-        .sealed(activation.registration, judged, registration.subject, &want.sealed)
-        .done()
+    let accepted = judged.failure.is_none();
+    let id = activation.registration;
+    let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if accepted && !want.name.is_empty() {
+        plan = naming::named(plan, id, &registration, None, &want.name);
+    }
+    plan.done()
 }
 
 /// Refuses evidence that was judged under another policy or list than those in force.
@@ -333,7 +339,7 @@ pub(crate) fn cancel_activation(
         return expire(event_id, activation.registration, id);
     }
     let plan = Plan::new(event_id);
-    cancelled(plan, activation.registration, Some(id), by, CancelReason::Requested).done()
+    cancelled(plan, activation.registration, Some(id), Some(by), CancelReason::Requested).done()
 }
 
 /// Adds the cancellation of an activation under way, if there is one.
@@ -341,19 +347,24 @@ fn cancelled(
     plan: Plan,
     registration: Id,
     activation: Option<Id>,
-    by: &Actor,
+    by: Option<&Actor>,
     reason: CancelReason,
 ) -> Plan {
     match activation {
         Some(activation) => {
-            plan.event(registration, ActivationCancelledV1 { by: by.clone(), activation, reason })
+            let by = by.cloned();
+            plan.event(registration, ActivationCancelledV1 { by, activation, reason })
         }
         None => plan,
     }
 }
 
 /// The registration, if the caller may manage it.
-fn managed(look: Look, by: &Actor, id: Id) -> Result<std::sync::Arc<Registration>, Refusal> {
+pub(crate) fn managed(
+    look: Look,
+    by: &Actor,
+    id: Id,
+) -> Result<std::sync::Arc<Registration>, Refusal> {
     // An unknown registration has no application: ask for one that does not exist.
     let registration = look.registration(id);
     let application = registration.as_ref().map_or(Id::NIL, |known| known.application);
@@ -377,7 +388,7 @@ pub(crate) fn lock(look: Look, event_id: Id, by: &Actor, id: Id, reason: ReasonG
     let locked =
         RegistrationLockedV1 { by: Some(by.clone()), reason: reason.into(), release_at: None };
     let plan = Plan::new(event_id).event(id, locked);
-    cancelled(plan, id, registration.activation, by, CancelReason::RegistrationLocked).done()
+    cancelled(plan, id, registration.activation, Some(by), CancelReason::RegistrationLocked).done()
 }
 
 pub(crate) fn unlock(look: Look, event_id: Id, by: &Actor, id: Id) -> Decided {
@@ -404,21 +415,22 @@ pub(crate) fn deactivate(
     if registration.state == RegistrationState::Deactivated {
         return Ok(Vec::new());
     }
-    deactivated(Plan::new(event_id), id, &registration, by, reason).done()
+    deactivated(Plan::new(event_id), id, &registration, Some(by), reason.into()).done()
 }
 
-/// Adds the end of a registration, and of all that is under way in it.
+/// Adds the end of a registration, and of all that is under way in it; `by` is
+/// none if nobody with an API key ends it.
 pub(crate) fn deactivated(
     plan: Plan,
     id: Id,
     registration: &Registration,
-    by: &Actor,
-    reason: ReasonGiven,
+    by: Option<&Actor>,
+    reason: DeactivationReason,
 ) -> Plan {
-    let plan = plan.event(id, RegistrationDeactivatedV1 { by: by.clone(), reason });
+    let plan = plan.event(id, RegistrationDeactivatedV1 { by: by.cloned(), reason });
     let cause = CancelReason::RegistrationDeactivated;
     let plan = cancelled(plan, id, registration.activation, by, cause);
     registration.open_operations.iter().fold(plan, |plan, &operation| {
-        plan.event(id, OperationCancelledV1 { by: by.clone(), operation, reason: cause })
+        plan.event(id, OperationCancelledV1 { by: by.cloned(), operation, reason: cause })
     })
 }

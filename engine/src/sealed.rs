@@ -64,6 +64,13 @@ pub struct SealedUserV1 {
     pub user_ref: String,
 }
 
+/// Of `DeviceNamed`: the name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedNameV1 {
+    /// What the user calls the device, as it was given.
+    pub name: String,
+}
+
 /// Of `OperationCreated`: what the user is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedRequestV1 {

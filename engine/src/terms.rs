@@ -107,6 +107,8 @@ terms! {
         ReplaceMethod = 8 "replace-method",
         /// A method's key leaves a registration.
         RemoveMethod = 9 "remove-method",
+        /// A device ends its own registration.
+        Deactivation = 10 "deactivation",
     }
 
     /// In what capacity a key signs.
@@ -259,6 +261,7 @@ mod tests {
                 "7=add-method",
                 "8=replace-method",
                 "9=remove-method",
+                "10=deactivation",
             ]
         );
         assert_eq!(words!(Role), ["1=SOFTWARE", "2=POSSESSION", "3=HARDWARE", "4=PREVIOUS"]);

@@ -531,6 +531,7 @@ fn subject(want: &Want) -> Option<Subject> {
         | Want::ReleaseLock(_)
         | Want::UnlockRegistration { .. }
         | Want::DeactivateRegistration { .. }
+        | Want::NameDevice(_)
         | Want::SetPushAddress(_) => Some(Subject::Registration),
     }
 }

@@ -284,6 +284,7 @@ impl History {
             body_digest: self.bytes(),
             verifications,
             evidence: None,
+            name: Vec::new(),
             sealed: vec![3; 50],
         }
     }

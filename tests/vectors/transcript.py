@@ -300,6 +300,7 @@ def cases():
                     slot="DEVICE:PIN")),
         case("add-hw-key-reject", "device", purpose="add-hw-key", decision="reject",
              level="TWO_FACTOR", hw_key_client_status="NOT_ACTIVATED"),
+        case("deactivation-device", "device", purpose="deactivation"),
     ]
 
 

@@ -1,5 +1,6 @@
 //! `keytrail device`: the simulated phone against any server.
 
+mod deactivate;
 mod push;
 mod test_ca;
 mod words;
@@ -19,8 +20,8 @@ use super::{Exit, report};
 use crate::device::{
     ActivationOptions, Answering, AuthenticationOptions, Client, ClientError, DeviceError,
     Hardware, HardwareFault, Misbehaviour, NewKey, Offer, Outcome, Phone, Redemption, Repetition,
-    SoftwareFault, StateError, authenticate_start, begin, load, pending as pending_operations,
-    save_new, save_over,
+    SoftwareFault, StateError, authenticate_start, begin, load, name,
+    pending as pending_operations, printable, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
 use crate::wire::device::FinishedActivation;
@@ -55,8 +56,13 @@ enum Action {
     /// Answer an operation that waits for this phone
     #[command(after_help = WARNING)]
     Authenticate(Box<Authenticate>),
+    /// End this phone's registration, and remove its keys
+    #[command(after_help = WARNING)]
+    Deactivate(deactivate::Arguments),
     /// List the operations that wait for this phone
     Pending(Waiting),
+    /// Name this phone
+    Name(Name),
     /// Say where pushes for this phone go
     PushAddress(push::Arguments),
     /// Show what this phone is registered as; never a secret
@@ -163,6 +169,9 @@ struct Activate {
     risk_data: Option<String>,
     #[command(flatten)]
     evidence: test_ca::Sends,
+    /// What to call the phone
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     #[command(flatten)]
     faults: HardwareSignature,
     #[command(flatten)]
@@ -265,6 +274,22 @@ struct Waiting {
     common: Common,
 }
 
+/// Names the phone.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["name", "none"]))]
+struct Name {
+    /// What to call it
+    name: Option<String>,
+    /// Take its name away
+    #[arg(long)]
+    none: bool,
+    /// Authorities to trust for https, in PEM form
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// Shows the phone.
 #[derive(Debug, Args)]
 struct Show {
@@ -348,7 +373,9 @@ pub fn run(arguments: &Arguments) -> Exit {
     let (json, ended) = match &arguments.action {
         Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
+        Action::Deactivate(arguments) => (arguments.json(), deactivate::run(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
+        Action::Name(arguments) => (arguments.common.json, rename(arguments)),
         Action::PushAddress(arguments) => (arguments.common.json, push::run(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
         Action::TestCa(arguments) => (false, test_ca::run(arguments)),
@@ -446,6 +473,7 @@ fn activation_options(arguments: &Activate) -> Result<ActivationOptions, Failure
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
         evidence: test_ca::evidence(&arguments.evidence)?,
+        name: arguments.name.clone(),
     })
 }
 
@@ -616,6 +644,19 @@ fn list_pending(arguments: &Waiting) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+fn rename(arguments: &Name) -> Result<Exit, Failure> {
+    let phone = load(&arguments.common.state)?;
+    let client = Client::new(phone.server(), arguments.ca.as_deref())?;
+    let named = name(&client, &phone, arguments.name.as_deref())?;
+    if arguments.common.json {
+        println!("{}", json!(named));
+    } else {
+        let name = named.device_name.as_deref().map(printable);
+        println!("{}", name.map_or("it has no name".into(), |name| format!("it is called {name}")));
+    }
+    Ok(Exit::Ok)
+}
+
 fn show(arguments: &Show) -> Result<Exit, Failure> {
     let phone = load(&arguments.common.state)?;
     if arguments.common.json {
@@ -701,12 +742,12 @@ mod tests {
         match parse(&format!("device authenticate {words}")).unwrap() {
             Action::Authenticate(arguments) => *arguments,
             Action::Activate(_)
+            | Action::Deactivate(_)
+            | Action::Name(_)
             | Action::Pending(_)
             | Action::PushAddress(_)
             | Action::Show(_)
-            | Action::TestCa(_) => {
-                panic!("another action")
-            }
+            | Action::TestCa(_) => panic!("another action"),
         }
     }
 

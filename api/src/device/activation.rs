@@ -84,6 +84,8 @@ pub struct ActivationOptions {
     pub risk_data: Option<Vec<u8>>,
     /// Evidence that the hardware key is in hardware.
     pub evidence: Evidence,
+    /// What the user calls the phone.
+    pub name: Option<String>,
 }
 
 impl Redemption {
@@ -248,6 +250,7 @@ impl Activating {
             previous: previous
                 .map_or(Ok(PreviousSignatures::default()), |old| vouch(old, &signed))?,
             device_token: Octets32(*fresh.token.bytes()),
+            device_name: options.name.clone(),
             client_data,
             risk_data,
             attestation,

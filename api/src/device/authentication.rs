@@ -21,8 +21,8 @@ use super::phone::{HardwareKey, Phone, message};
 use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
     BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication, ListPending,
-    Pending, PendingOperation, SetPushAddress, Shown, Signatures, StartAuthentication,
-    StartedAuthentication,
+    NameDevice, NamedDevice, Pending, PendingOperation, SetPushAddress, Shown, Signatures,
+    StartAuthentication, StartedAuthentication,
 };
 use crate::wire::push::PushAddress;
 use crate::wire::{Octets, Octets32};
@@ -150,10 +150,29 @@ pub fn begin(
         registration_id: phone.registration_id,
         device_token: token(phone, &Misbehaviour::default()),
         nonce: Octets32(random(entropy)),
+        kind: None,
         level,
         client_version: phone.client_version.to_string(),
     };
     Ok(client.post("/device/v1/operations/begin", &body, None)?)
+}
+
+/// Names this phone, or takes its name away.
+///
+/// # Errors
+///
+/// [`DeviceError::Client`].
+pub fn name(
+    client: &Client,
+    phone: &Phone,
+    device_name: Option<&str>,
+) -> Result<NamedDevice, DeviceError> {
+    let body = NameDevice {
+        registration_id: phone.registration_id,
+        device_token: token(phone, &Misbehaviour::default()),
+        device_name: device_name.map(str::to_owned),
+    };
+    Ok(client.post("/device/v1/registrations/name", &body, None)?)
 }
 
 /// Says where pushes for this phone go; none if nowhere any more.
@@ -436,7 +455,7 @@ fn claim(phone: &Phone, misbehaviour: &Misbehaviour) -> Result<HwKeyClientStatus
     }
 }
 
-fn token(phone: &Phone, misbehaviour: &Misbehaviour) -> Octets32 {
+pub(super) fn token(phone: &Phone, misbehaviour: &Misbehaviour) -> Octets32 {
     let mut token = *phone.device_token.bytes();
     if misbehaviour.wrong_device_token {
         token[0] ^= 1;

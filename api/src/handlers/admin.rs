@@ -42,6 +42,17 @@ pub struct PageQuery {
     pub limit: Option<usize>,
 }
 
+impl PageQuery {
+    /// Entries in the page.
+    pub(super) fn limit(&self) -> Result<usize, ApiError> {
+        let limit = self.limit.unwrap_or(PAGE);
+        if (1..=PAGE).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(ApiError::new(Code::BadRequest).detail("limit must be from 1 to 100"))
+    }
+}
+
 /// Makes an API key.
 ///
 /// The secret is in the answer and nowhere else. A repeat under the same
@@ -298,10 +309,7 @@ fn page<T>(
     kind: KeyKind,
     view: impl Fn(&Key, &Entry) -> Option<(Id, T)>,
 ) -> Result<Page<T>, ApiError> {
-    let limit = query.limit.unwrap_or(PAGE);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(ApiError::new(Code::BadRequest).detail("limit must be from 1 to 100"));
-    }
+    let limit = query.limit()?;
     let (from, to) = Key::range(kind);
     let after = query.after.map(|id| match kind {
         KeyKind::Application => Key::Application(id),

@@ -22,6 +22,7 @@ use super::attestation::Sent;
 use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
 };
+use super::naming::{check_name, sealed_name};
 use crate::call::{Call, Failed, Outcome, event_of, refused};
 use crate::guesses::{Guesser, budget};
 use crate::http::body::Body;
@@ -116,6 +117,7 @@ pub async fn finish(
 ) -> Result<HttpResponse, ApiError> {
     let digest = body_digest(&body.bytes);
     let body = body.value;
+    check_name(body.device_name.as_deref())?;
     let keys = Keys::read(&body)?;
     let attestation = Sent::read("/attestation", body.attestation.as_ref())?;
     let sent = SentAlong::new(
@@ -174,6 +176,7 @@ impl Answer<'_> {
             body_digest: self.digest,
             verifications,
             evidence,
+            name: self.name(call, event_id, stream, &registration)?,
             sealed: self.sent.sealed::<ActivationJudgedV1>(call, event_id, stream, subject)?,
         };
         let command = Command { event_id, want: Want::FinishActivation(Box::new(want)) };
@@ -184,6 +187,20 @@ impl Answer<'_> {
             call.count_signatures(checked);
         }
         Ok(outcome)
+    }
+
+    /// The name that comes with the keys, sealed for the second event; nothing if
+    /// there is none, or the person was erased.
+    fn name(
+        &self,
+        call: &Call,
+        event_id: Id,
+        stream: Id,
+        registration: &entries::Registration,
+    ) -> Result<Vec<u8>, ApiError> {
+        let Some(name) = &self.body.device_name else { return Ok(Vec::new()) };
+        let sealed = sealed_name(call, event_id.nth(1), stream, registration, name)?;
+        Ok(sealed.unwrap_or_default())
     }
 
     fn attestation_hash(&self) -> Hash {

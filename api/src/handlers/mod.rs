@@ -7,6 +7,7 @@
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`], [`initiative`],
 //!   [`pending`], [`push`]: for devices.
+//! - [`naming`]: names of devices, for devices and service providers.
 
 pub mod activations;
 pub mod admin;
@@ -18,6 +19,7 @@ pub mod device_authentication;
 pub mod evidence;
 pub mod initiative;
 mod judging;
+pub mod naming;
 pub mod operations;
 pub mod pending;
 pub mod push;
@@ -85,7 +87,9 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/registrations/{id}/lock").post(registrations::lock))
         .service(web::resource("/v1/registrations/{id}/unlock").post(registrations::unlock))
         .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
+        .service(web::resource("/v1/registrations/{id}/name").post(naming::by_service_provider))
         .service(web::resource("/v1/users/{user_ref}").delete(users::erase))
+        .service(web::resource("/v1/users/{user_ref}/registrations").get(users::registrations))
         .service(web::resource("/v1/broadcasts").post(broadcasts::create))
         .service(web::resource("/v1/broadcasts/{id}").get(broadcasts::broadcast))
         .service(web::resource("/v1/broadcasts/{id}/cancel").post(broadcasts::cancel))
@@ -103,6 +107,7 @@ fn device(config: &mut ServiceConfig) {
         .service(
             web::resource("/device/v1/activations/{id}/finish").post(device_activation::finish),
         )
+        .service(web::resource("/device/v1/registrations/name").post(naming::by_device))
         .service(web::resource("/device/v1/push-address").post(push::set_address))
         .service(web::resource("/device/v1/operations/begin").post(initiative::begin))
         .service(web::resource("/device/v1/operations/pending").post(pending::list))

@@ -164,6 +164,10 @@ pub struct FinishActivation {
     pub previous: PreviousSignatures,
     /// 32 random bytes that the device sends with every later request.
     pub device_token: Octets32,
+    /// What the user calls the device, 1 to 64 characters. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 64)]
+    pub device_name: Option<String>,
     /// Data of the app for the service provider, at most 1,024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -239,7 +243,7 @@ pub struct PostContext {
     pub octets: Octets,
 }
 
-/// Begins an authentication that no service provider has asked for.
+/// Begins an operation that no service provider has asked for.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginOperation {
@@ -250,7 +254,12 @@ pub struct BeginOperation {
     pub device_token: Octets32,
     /// 32 random bytes of the device. The same request again gets the same operation.
     pub nonce: Octets32,
-    /// Factors that the user is to show.
+    /// What it is for: AUTHENTICATION, or DEACTIVATION to end the registration;
+    /// AUTHENTICATION if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = OperationKindWord, required = false)]
+    pub kind: Option<OperationKind>,
+    /// Factors that the user is to show; ONE_FACTOR for a DEACTIVATION.
     #[schema(value_type = LevelWord)]
     pub level: Level,
     /// The client's version.
@@ -266,6 +275,31 @@ pub struct BegunOperation {
     pub operation_id: Id,
     /// When it can no longer be answered.
     pub expires_at: Moment,
+}
+
+/// Names the device.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NameDevice {
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The device token.
+    pub device_token: Octets32,
+    /// What the user calls the device, 1 to 64 characters; absent to have no name.
+    /// Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 64)]
+    pub device_name: Option<String>,
+}
+
+/// The device's name from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NamedDevice {
+    /// The name; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_name: Option<String>,
 }
 
 /// Asks what waits for the device.

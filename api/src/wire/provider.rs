@@ -4,8 +4,8 @@ use engine::attestation;
 use engine::ids::Id;
 use engine::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, Confirmation,
-    ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RegistrationState,
-    RejectReason,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven,
+    RegistrationState, RejectReason,
 };
 use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,11 @@ use utoipa::ToSchema;
 
 use super::words::{
     ActivationFailureWord, ActivationStateWord, AttestationReasonWord, AttestationStatusWord,
-    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord, DecisionWord,
-    EnvironmentWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
-    ListStateWord, LockReasonWord, MethodWord, OperationKindWord, OperationStateWord,
-    ProvisioningWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, SecurityLevelWord,
-    Uuid,
+    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord,
+    DeactivationReasonWord, DecisionWord, EnvironmentWord, ErasureReasonWord,
+    HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord, ListStateWord, LockReasonWord,
+    MethodWord, OperationKindWord, OperationStateWord, ProvisioningWord, ReasonGivenWord,
+    RegistrationStateWord, RejectReasonWord, SecurityLevelWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -216,6 +216,10 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub user_ref: Option<String>,
+    /// What the device is called, if it has a name; absent once the user was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_name: Option<String>,
     /// Where it stands.
     #[schema(value_type = RegistrationStateWord)]
     pub state: RegistrationState,
@@ -223,6 +227,10 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = LockReasonWord, required = false)]
     pub lock_reason: Option<LockReason>,
+    /// Why it is deactivated, if it is; absent also if it never had keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = DeactivationReasonWord, required = false)]
+    pub deactivation_reason: Option<DeactivationReason>,
     /// Its software keys.
     pub software_keys: Vec<RegisteredKey>,
     /// Its hardware key, if it has one.
@@ -260,6 +268,27 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub last_used_at: Option<Moment>,
+}
+
+/// The registrations of a user that are not over, by their ids.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Registrations {
+    /// The registrations.
+    pub items: Vec<Registration>,
+    /// The last one, if there are more: `after` of the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    pub next: Option<Id>,
+}
+
+/// What a device is called.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceName {
+    /// The name, 1 to 64 characters; absent to have none. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 64)]
+    pub device_name: Option<String>,
 }
 
 /// Why a registration is locked or deactivated.

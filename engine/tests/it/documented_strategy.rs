@@ -211,6 +211,7 @@ fn registration(state: RegistrationState) -> Registration {
         lock_reason: None,
         release_at: None,
         releases: 0,
+        deactivation_reason: None,
         activation: None,
         software: Vec::new(),
         hardware: None,
@@ -223,6 +224,9 @@ fn registration(state: RegistrationState) -> Registration {
         failures: 0,
         noise_since: Micros(0),
         noise: 0,
+        named_in: None,
+        names_since: Micros(0),
+        names: 0,
         open_operations: Vec::new(),
         created_at: Micros(0),
         activated_at: None,
@@ -293,6 +297,7 @@ fn activate(
         body_digest: [10; 32],
         verifications: verifications(signature),
         evidence: None,
+        name: Vec::new(),
         sealed: Vec::new(),
     }));
     let Event::ActivationJudged(judged) = decide(&state, want) else { panic!("not judged") };

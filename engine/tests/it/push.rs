@@ -106,6 +106,7 @@ fn what_a_device_begins_itself_needs_no_push() {
     world.done(Want::BeginOperation(BeginOperation {
         operation,
         registration: id,
+        kind: engine::reasons::OperationKind::Authentication,
         level: Level::OneFactor,
         nonce_hash: [1; 32],
         client_version: "3.8".into(),

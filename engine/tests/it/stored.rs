@@ -83,11 +83,18 @@ fn samples() -> Vec<Event> {
     world.done(Want::BeginOperation(engine::command::BeginOperation {
         operation,
         registration: id,
+        kind: OperationKind::Authentication,
         level: Level::OneFactor,
         nonce_hash: [8; 32],
         client_version: "3.8".into(),
     }));
     world.done(Want::CancelOperation { by: by(BANK), operation });
+    world.done(Want::NameDevice(engine::command::NameDevice {
+        by: None,
+        registration: id,
+        named: true,
+        sealed: vec![7; 20],
+    }));
     let devices = [id, world.active()];
     let asks = world.broadcast_request(&devices);
     let answered = asks[0].operation;
@@ -122,18 +129,6 @@ fn samples() -> Vec<Event> {
     }
     events.sort_by_key(Event::kind);
     events
-}
-
-fn lock_that_time_releases(world: &mut World) {
-    world.configure("lock_duration_s", "60");
-    let id = world.active();
-    let operation = world.asked(id, Level::TwoFactor);
-    let wrong = [Some(Verdict::Invalid), None, Some(Verdict::Valid)];
-    for _ in 0..world.application().config.failures_allowed {
-        world.judged(operation, Method::DevicePin, wrong);
-    }
-    world.wait_s(60);
-    world.done(Want::ReleaseLock(id));
 }
 
 /// Every change of a key once, each of another registration.
@@ -174,6 +169,18 @@ fn change_key(
         answer.verifications.pop();
     }
     world.done(Want::FinishAuthentication(Box::new(answer)));
+}
+
+fn lock_that_time_releases(world: &mut World) {
+    world.configure("lock_duration_s", "60");
+    let id = world.active();
+    let operation = world.asked(id, Level::TwoFactor);
+    let wrong = [Some(Verdict::Invalid), None, Some(Verdict::Valid)];
+    for _ in 0..world.application().config.failures_allowed {
+        world.judged(operation, Method::DevicePin, wrong);
+    }
+    world.wait_s(60);
+    world.done(Want::ReleaseLock(id));
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -237,6 +237,7 @@ impl World {
             body_digest: self.bytes(),
             verifications: Vec::new(),
             evidence: None,
+            name: Vec::new(),
             sealed: Vec::new(),
         };
         finish.verifications = vec![

@@ -140,6 +140,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::ErasureOrdered(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
+        | Event::DeviceNamed(_)
         | Event::PushAddressSet(_)
         | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)

@@ -65,6 +65,7 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k14", bank, "/v1/broadcasts".into(), dora.clone()),
         post("k16", admin, "/admin/v1/clock/confirm".into(), json!({})),
         post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
+        post("k18", bank, registration(phones[0], "name"), json!({ "device_name": "Pixel" })),
         post("k17", admin, "/admin/v1/attestation/revocation-list".into(), revoked),
     ]
 }

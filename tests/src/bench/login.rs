@@ -218,6 +218,7 @@ impl Writer {
                 self.valid(Role::Hardware, Method::Device, hardware),
             ],
             evidence: None,
+            name: Vec::new(),
             sealed: self.draw.vec(self.sealed.response),
         }
     }

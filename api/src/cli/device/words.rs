@@ -28,6 +28,9 @@ pub(super) fn shown(started: &StartedAuthentication) -> String {
             let target = target.unwrap_or_default();
             format!("operation {id} changes a key: {kind}{target}, and asks for {level}\n")
         }
+        OperationKind::Deactivation => {
+            format!("operation {id} ends this registration, and asks for {level}\n")
+        }
     };
     if let Some(context) = &started.context {
         text.push_str(&content("shown to you", &context.title, &context.kind, &context.octets.0));
