@@ -200,6 +200,7 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         Refusal::OperationState(at) => state(Code::OperationState, at),
         Refusal::TooManyOperations => Code::TooManyOperations.into(),
         Refusal::NoMethodFits => Code::NoMethodFits.into(),
+        Refusal::DeviceBlocked => Code::DeviceBlocked.into(),
         // What only a device's commands or the server's own meet.
         Refusal::Repeat(_)
         | Refusal::AlreadyStarted

@@ -99,6 +99,8 @@ table! {
         "The registration has as many pending operations as it can have.";
     NoMethodFits = 409 "no_method_fits", "No method fits",
         "The registration has no key for a method that the application allows, that was asked for, and that reaches the level.";
+    DeviceBlocked = 409 "device_blocked", "Device blocked",
+        "The device that the registration is on is blocked: end the block, or activate it again on another device.";
     RevokesItself = 409 "revokes_itself", "Revokes itself",
         "An API key cannot revoke itself: use another administrator's.";
     NotYetSigned = 409 "not_yet_signed", "Not yet signed",

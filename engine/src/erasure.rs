@@ -18,7 +18,7 @@ use crate::entries::{ApiKey, Look, Registration};
 use crate::events::{ErasureOrderedV1, SubjectErasedV1};
 use crate::ids::Id;
 use crate::plan::{Decided, Plan, caller};
-use crate::reasons::{ReasonGiven, RegistrationState, UserRole};
+use crate::reasons::{DeactivationReason, RegistrationState, UserRole};
 use crate::registration::deactivated;
 
 /// Most registrations that an order ends. A registration that ends makes up to
@@ -50,7 +50,8 @@ pub(crate) fn order(look: Look, event_id: Id, want: &OrderErasure) -> Decided {
     let mut plan = Plan::new(event_id).event(want.subject, ordered);
     for &id in &want.registrations {
         let registration = owned(look, &provider, want.subject, id)?;
-        plan = deactivated(plan, id, &registration, &want.by, ReasonGiven::Other);
+        let reason = DeactivationReason::Other;
+        plan = deactivated(plan, id, &registration, Some(&want.by), reason);
     }
     plan.done()
 }

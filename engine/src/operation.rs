@@ -408,7 +408,7 @@ pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -
         return expire_now(event_id, &operation, id);
     }
     let cancelled = |operation| OperationCancelledV1 {
-        by: by.clone(),
+        by: Some(by.clone()),
         operation,
         reason: CancelReason::Requested,
     };

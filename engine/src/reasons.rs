@@ -85,6 +85,10 @@ terms! {
         PreviousKeyUnproven = 3 "PREVIOUS_KEY_UNPROVEN",
         /// The application requires evidence that the hardware key is in hardware, and it did not come or was refused.
         AttestationRequired = 4 "ATTESTATION_REQUIRED",
+        /// The service provider has blocked the device that the app names.
+        DeviceBlocked = 8 "DEVICE_BLOCKED",
+        /// As many users as the application allows have registrations on the device that the app names.
+        TooManyDeviceUsers = 9 "TOO_MANY_DEVICE_USERS",
     }
 
     /// Why an authentication failed.
@@ -206,6 +210,24 @@ terms! {
         FraudSuspected = 5 "FRAUD_SUSPECTED",
         /// Anything else.
         Other = 6 "OTHER",
+        /// The service provider blocked the device that it is on.
+        DeviceBlocked = 8 "DEVICE_BLOCKED",
+    }
+
+    /// Why a registration is over.
+    DeactivationReason {
+        /// The user asked for it.
+        UserRequest = 1 "USER_REQUEST",
+        /// The device is lost.
+        DeviceLost = 2 "DEVICE_LOST",
+        /// The device was stolen.
+        DeviceStolen = 3 "DEVICE_STOLEN",
+        /// Fraud is suspected.
+        FraudSuspected = 4 "FRAUD_SUSPECTED",
+        /// Anything else.
+        Other = 5 "OTHER",
+        /// Nobody has used it for as long as the application allows.
+        Inactive = 7 "INACTIVE",
     }
 
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
@@ -285,12 +307,39 @@ impl From<ReasonGiven> for LockReason {
     }
 }
 
+impl From<ReasonGiven> for DeactivationReason {
+    fn from(reason: ReasonGiven) -> Self {
+        match reason {
+            ReasonGiven::UserRequest => Self::UserRequest,
+            ReasonGiven::DeviceLost => Self::DeviceLost,
+            ReasonGiven::DeviceStolen => Self::DeviceStolen,
+            ReasonGiven::FraudSuspected => Self::FraudSuspected,
+            ReasonGiven::Other => Self::Other,
+        }
+    }
+}
+
+impl DeactivationReason {
+    /// The reason a service provider gave; none if nobody with an API key asked.
+    #[must_use]
+    pub fn given(self) -> Option<ReasonGiven> {
+        match self {
+            Self::Inactive => None,
+            Self::UserRequest => Some(ReasonGiven::UserRequest),
+            Self::DeviceLost => Some(ReasonGiven::DeviceLost),
+            Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
+            Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
+            Self::Other => Some(ReasonGiven::Other),
+        }
+    }
+}
+
 impl LockReason {
     /// The reason a service provider gave; none if the server locked by itself.
     #[must_use]
     pub fn given(self) -> Option<ReasonGiven> {
         match self {
-            Self::TooManyFailures => None,
+            Self::TooManyFailures | Self::DeviceBlocked => None,
             Self::UserRequest => Some(ReasonGiven::UserRequest),
             Self::DeviceLost => Some(ReasonGiven::DeviceLost),
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),

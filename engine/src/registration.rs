@@ -18,6 +18,7 @@
 
 use crate::attestation::activation::{passes, status};
 use crate::codes::{CODE_LENGTH_MAX, length_needed};
+use crate::devices;
 use crate::command::{FinishActivation, Refusal, RequestActivation, StartActivation};
 use crate::entries::{Activation, Application, Look, Registration};
 use crate::events::{
@@ -29,7 +30,8 @@ use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
-    ActivationFailure, ActivationState, CancelReason, CodeKind, ReasonGiven, RegistrationState,
+    ActivationFailure, ActivationState, CancelReason, CodeKind, DeactivationReason, ReasonGiven,
+    RegistrationState,
 };
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{HwKeyClientStatus, Method, Role, Verdict};
@@ -68,7 +70,7 @@ pub(crate) fn request_activation(
         expires_at: at.plus_s(application.config.activation_code_lifetime_s.into()),
     };
     let plan = Plan::new(event_id).sealed(want.registration, requested, want.subject, &want.sealed);
-    cancelled(plan, want.registration, replaced, &want.by, CancelReason::Replaced).done()
+    cancelled(plan, want.registration, replaced, Some(&want.by), CancelReason::Replaced).done()
 }
 
 /// The registration that is to be activated again.
@@ -169,8 +171,10 @@ pub(crate) fn finish_activation(
     }
     let version = served(&application, &want.declared.client_version)?;
     acceptable(&application, &want.keys)?;
+    devices::acceptable(look, &application, want.device)?;
     judged_as_things_are(look, &application, want)?;
-    let judged = judge(&application, &activation, &registration, &version, want);
+    let objection = devices::objection(look, &application, &registration, want.device);
+    let judged = judge(&application, &activation, &registration, &version, objection, want);
     Plan::new(event_id)
         .sealed(activation.registration, judged, registration.subject, &want.sealed)
         .done()
@@ -217,6 +221,7 @@ fn judge(
     activation: &Activation,
     registration: &Registration,
     version: &ClientVersion,
+    objection: Option<ActivationFailure>,
     want: &FinishActivation,
 ) -> ActivationJudgedV1 {
     let config = &application.config;
@@ -248,7 +253,7 @@ fn judge(
     } else if !passes(policy, want.evidence.as_ref(), check == HardwareCheck::Valid) {
         Some(ActivationFailure::AttestationRequired)
     } else {
-        None
+        objection
     };
     ActivationJudgedV1 {
         application: activation.application,
@@ -258,6 +263,8 @@ fn judge(
         keys: want.keys.clone(),
         device_token_hash: want.device_token_hash,
         attestation_hash: want.attestation_hash,
+        device_hash_hash: want.device_hash_hash,
+        device: want.device,
         body_digest: want.body_digest,
         verifications: want.verifications.clone(),
         attestation: status(policy, want.evidence.as_ref(), want.declared.hw_key_client_status),
@@ -333,20 +340,20 @@ pub(crate) fn cancel_activation(
         return expire(event_id, activation.registration, id);
     }
     let plan = Plan::new(event_id);
-    cancelled(plan, activation.registration, Some(id), by, CancelReason::Requested).done()
+    cancelled(plan, activation.registration, Some(id), Some(by), CancelReason::Requested).done()
 }
 
 /// Adds the cancellation of an activation under way, if there is one.
-fn cancelled(
+pub(crate) fn cancelled(
     plan: Plan,
     registration: Id,
     activation: Option<Id>,
-    by: &Actor,
+    by: Option<&Actor>,
     reason: CancelReason,
 ) -> Plan {
     match activation {
         Some(activation) => {
-            plan.event(registration, ActivationCancelledV1 { by: by.clone(), activation, reason })
+            plan.event(registration, ActivationCancelledV1 { by: by.cloned(), activation, reason })
         }
         None => plan,
     }
@@ -377,12 +384,16 @@ pub(crate) fn lock(look: Look, event_id: Id, by: &Actor, id: Id, reason: ReasonG
     let locked =
         RegistrationLockedV1 { by: Some(by.clone()), reason: reason.into(), release_at: None };
     let plan = Plan::new(event_id).event(id, locked);
-    cancelled(plan, id, registration.activation, by, CancelReason::RegistrationLocked).done()
+    cancelled(plan, id, registration.activation, Some(by), CancelReason::RegistrationLocked).done()
 }
 
 pub(crate) fn unlock(look: Look, event_id: Id, by: &Actor, id: Id) -> Decided {
     let registration = managed(look, by, id)?;
     match registration.state {
+        // A block is not undone one registration at a time.
+        RegistrationState::Locked if devices::is_blocked(look, &registration) => {
+            Err(Refusal::DeviceBlocked)
+        }
         RegistrationState::Locked => {
             Plan::new(event_id).event(id, RegistrationUnlockedV1 { by: by.clone() }).done()
         }
@@ -404,7 +415,7 @@ pub(crate) fn deactivate(
     if registration.state == RegistrationState::Deactivated {
         return Ok(Vec::new());
     }
-    deactivated(Plan::new(event_id), id, &registration, by, reason).done()
+    deactivated(Plan::new(event_id), id, &registration, Some(by), reason.into()).done()
 }
 
 /// Adds the end of a registration, and of all that is under way in it.
@@ -412,13 +423,13 @@ pub(crate) fn deactivated(
     plan: Plan,
     id: Id,
     registration: &Registration,
-    by: &Actor,
-    reason: ReasonGiven,
+    by: Option<&Actor>,
+    reason: DeactivationReason,
 ) -> Plan {
-    let plan = plan.event(id, RegistrationDeactivatedV1 { by: by.clone(), reason });
+    let plan = plan.event(id, RegistrationDeactivatedV1 { by: by.cloned(), reason });
     let cause = CancelReason::RegistrationDeactivated;
     let plan = cancelled(plan, id, registration.activation, by, cause);
     registration.open_operations.iter().fold(plan, |plan, &operation| {
-        plan.event(id, OperationCancelledV1 { by: by.clone(), operation, reason: cause })
+        plan.event(id, OperationCancelledV1 { by: by.cloned(), operation, reason: cause })
     })
 }

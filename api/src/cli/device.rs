@@ -12,6 +12,7 @@ use engine::ids::Id;
 use engine::reasons::RejectReason;
 use engine::terms::{Decision, Level, Method};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{Exit, report};
@@ -163,6 +164,9 @@ struct Activate {
     /// Misbehave: send what is in this file as Android's evidence
     #[arg(long, value_name = "FILE")]
     attestation: Option<PathBuf>,
+    /// Name the phone: its device hash is the SHA-256 of this
+    #[arg(long, value_name = "TEXT")]
+    installation: Option<String>,
     #[command(flatten)]
     faults: HardwareSignature,
     #[command(flatten)]
@@ -437,6 +441,7 @@ fn activation_options(arguments: &Activate) -> Result<ActivationOptions, Failure
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
         evidence: test_ca::evidence(arguments)?,
+        device_hash: arguments.installation.as_ref().map(|id| Sha256::digest(id).into()),
     })
 }
 

@@ -287,6 +287,15 @@ pub async fn confirm_clock(
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// How many entries a page is to have.
+pub(super) fn page_limit(query: &PageQuery) -> Result<usize, ApiError> {
+    let limit = query.limit.unwrap_or(PAGE);
+    if (1..=PAGE).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(ApiError::new(Code::BadRequest).detail("limit must be from 1 to 100"))
+}
+
 /// A part of the entries of one kind, in the order of their ids.
 fn page<T>(
     call: &Call,
@@ -294,10 +303,7 @@ fn page<T>(
     kind: KeyKind,
     view: impl Fn(&Key, &Entry) -> Option<(Id, T)>,
 ) -> Result<Page<T>, ApiError> {
-    let limit = query.limit.unwrap_or(PAGE);
-    if !(1..=PAGE).contains(&limit) {
-        return Err(ApiError::new(Code::BadRequest).detail("limit must be from 1 to 100"));
-    }
+    let limit = page_limit(query)?;
     let (from, to) = Key::range(kind);
     let after = query.after.map(|id| match kind {
         KeyKind::Application => Key::Application(id),
@@ -305,6 +311,8 @@ fn page<T>(
         KeyKind::Registration => Key::Registration(id),
         KeyKind::Operation => Key::Operation(id),
         KeyKind::Erasure => Key::Erasure(id),
+        KeyKind::Device => Key::Device(id),
+        KeyKind::Blocked => Key::Blocked(id, Id::NIL),
     });
     // The first key behind another one is that one with a zero byte.
     let from = after.map_or(from.to_vec(), |key| [&Keytrail::key_bytes(&key)[..], &[0]].concat());

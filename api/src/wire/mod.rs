@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod device;
+pub mod devices;
 pub mod provider;
 mod qr;
 mod values;

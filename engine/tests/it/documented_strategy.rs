@@ -287,6 +287,8 @@ fn activate(
         keys: KeySetV1 { software: vec![device_slot()], hardware: offered.then_some(HARDWARE_KEY) },
         device_token_hash: [9; 32],
         attestation_hash: [0; 32],
+        device_hash_hash: [0; 32],
+        device: None,
         body_digest: [10; 32],
         verifications: verifications(signature),
         evidence: None,

@@ -21,6 +21,8 @@ mod scripts;
 mod stored;
 mod test_ca;
 mod timed_locks;
+mod devices;
+mod inactivity;
 mod transcripts;
 mod world;
 mod wycheproof;

@@ -72,6 +72,7 @@ impl Why {
             Refusal::TooManyOperations => {
                 elsewhere("too many operations would have been open".to_owned())
             }
+            Refusal::DeviceBlocked => elsewhere("the device would be blocked".to_owned()),
             Refusal::DeviceMayNotBegin
             | Refusal::Forbidden
             | Refusal::Repeat(_)
@@ -141,7 +142,11 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)
         | Event::StateDigested(_)
-        | Event::EpochBegun(_) => event.name().to_owned(),
+        | Event::EpochBegun(_)
+        | Event::DeviceBlocked(_)
+        | Event::DeviceUnblocked(_)
+        | Event::InactiveDeactivated(_)
+        | Event::InactivityConfirmed(_) => event.name().to_owned(),
     }
 }
 

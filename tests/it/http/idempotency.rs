@@ -47,6 +47,16 @@ fn everything(world: &World) -> Vec<Asked> {
     phone_of(&side, "dora");
     let properties = json!({ "version": 1, "configuration": { "failures_allowed": 5 } });
     let patch = format!("/admin/v1/applications/{application}/configuration");
+    let device = |octet: u8| json!(api::wire::Octets32([octet; 32]));
+    let of = |octet: u8| json!({ "application_id": application, "device_hash": device(octet) });
+    let [block, other, unblock] = [1, 2, 2].map(of);
+    let because_of = |mut body: Value| {
+        body["reason"] = "OTHER".into();
+        body
+    };
+    let (block, other) = (because_of(block), because_of(other));
+    assert_eq!(side.bank_posts("/v1/device-hashes/block", &other).status, 200);
+    let more = json!({ "registrations": 7 });
     let revoked = json!({ "entries": { "c35747a084470c31": { "status": "REVOKED" } } });
     vec![
         post("k1", admin, "/admin/v1/api-keys".into(), key),
@@ -65,6 +75,9 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k14", bank, "/v1/broadcasts".into(), dora.clone()),
         post("k16", admin, "/admin/v1/clock/confirm".into(), json!({})),
         post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
+        post("k18", bank, "/v1/device-hashes/block".into(), block),
+        post("k19", bank, "/v1/device-hashes/unblock".into(), unblock),
+        post("k20", admin, format!("/admin/v1/applications/{application}/inactivity/confirm"), more),
         post("k17", admin, "/admin/v1/attestation/revocation-list".into(), revoked),
     ]
 }

@@ -16,4 +16,6 @@ mod races;
 mod restarts;
 mod strategies;
 mod timed_locks;
+mod device_hashes;
+mod inactivity;
 pub(crate) mod world;

@@ -211,6 +211,8 @@ impl Writer {
             keys: KeySetV1 { software, hardware: Some(hardware) },
             device_token_hash: self.draw.bytes(),
             attestation_hash: [0; 32],
+            device_hash_hash: [0; 32],
+            device: None,
             body_digest: self.draw.bytes(),
             verifications: vec![
                 self.valid(Role::Software, Method::Device, device),
