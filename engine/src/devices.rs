@@ -114,10 +114,8 @@ pub(crate) fn block(look: Look, event_id: Id, want: &BlockDevice) -> Decided {
         Some(_) | None => (),
     }
     few(&want.registrations)?;
-    let blocked =
-        DeviceBlockedV1 { by: want.by.clone(), device: want.device, reason: want.reason };
-    let plan =
-        Plan::new(event_id).sealed(want.application, blocked, want.device, &want.sealed);
+    let blocked = DeviceBlockedV1 { by: want.by.clone(), device: want.device, reason: want.reason };
+    let plan = Plan::new(event_id).sealed(want.application, blocked, want.device, &want.sealed);
     let on_it = |registration: &Registration| registration.device == Some(want.device);
     locked(plan, look, &want.registrations, on_it).done()
 }

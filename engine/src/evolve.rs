@@ -12,12 +12,13 @@ use crate::attestation::lists::ListName;
 use crate::config::Config;
 use crate::entries::{
     Activation, ApiKey, Application, Attempt, Blocked, Broadcast, Deadline, Device, Entry, Erasure,
-    Expiring, Inactivity, JudgedActivation, Key, Look, Operation, Registration, Started, Succeeded, Succession, System,
+    Expiring, Inactivity, JudgedActivation, Key, Look, Operation, Registration, Started, Succeeded,
+    Succession, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, DeviceBlockedV1, ErasureOrderedV1, Event, OperationBegunV1,
-    OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, DeviceBlockedV1, ErasureOrderedV1, Event,
+    OperationBegunV1, OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::inactivity::{day_of, last_used};

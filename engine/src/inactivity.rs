@@ -87,8 +87,7 @@ impl Allowance {
     #[must_use]
     pub fn of(application: &Application, as_of: Micros) -> Self {
         let idle = &application.inactivity;
-        let confirmed =
-            if has_passed(idle.confirmed_until, as_of) { 0 } else { idle.confirmed };
+        let confirmed = if has_passed(idle.confirmed_until, as_of) { 0 } else { idle.confirmed };
         if idle.limit > 0 && as_of < idle.since.plus_s(DAY_S) {
             let left = idle.limit.saturating_sub(idle.ended);
             return Self { since: idle.since, limit: idle.limit, left, confirmed };

@@ -6,9 +6,9 @@
 
 use crate::attestation::lists::ListEntry;
 use crate::command::{
-    BeginOperation, BlockDevice, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
-    DeactivateInactive, FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, StartActivation,
-    StartAuthentication, StartLog, TakeRevocationList, Want,
+    BeginOperation, BlockDevice, ChangeConfiguration, Command, CreateApiKey, CreateApplication,
+    CreateOperation, DeactivateInactive, FinishActivation, FinishAuthentication, OrderErasure,
+    RequestActivation, StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;
@@ -179,11 +179,9 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             registrations: locked(records)?,
             sealed,
         }),
-        Event::DeviceUnblocked(payload) => Want::UnblockDevice {
-            by: payload.by,
-            application: stream,
-            device: payload.device,
-        },
+        Event::DeviceUnblocked(payload) => {
+            Want::UnblockDevice { by: payload.by, application: stream, device: payload.device }
+        }
         Event::InactiveDeactivated(payload) => Want::DeactivateInactive(DeactivateInactive {
             application: stream,
             as_of: payload.as_of,

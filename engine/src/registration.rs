@@ -18,8 +18,8 @@
 
 use crate::attestation::activation::{passes, status};
 use crate::codes::{CODE_LENGTH_MAX, length_needed};
-use crate::devices;
 use crate::command::{FinishActivation, Refusal, RequestActivation, StartActivation};
+use crate::devices;
 use crate::entries::{Activation, Application, Look, Registration};
 use crate::events::{
     ActivationCancelledV1, ActivationExpiredV1, ActivationJudgedV1, ActivationRequestedV1,

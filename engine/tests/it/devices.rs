@@ -30,12 +30,7 @@ fn offer(world: &mut World, subject: Id, device: Option<Id>) -> FinishActivation
 /// What activates a registration again.
 fn offer_again(world: &mut World, id: Id, device: Option<Id>) -> FinishActivation {
     let mut finish = world.started(Some(id), "3.8");
-    finish.verifications.push(checked(
-        Role::Previous,
-        Method::Device,
-        DEVICE_KEY,
-        Verdict::Valid,
-    ));
+    finish.verifications.push(checked(Role::Previous, Method::Device, DEVICE_KEY, Verdict::Valid));
     FinishActivation { device, ..finish }
 }
 
@@ -236,8 +231,7 @@ fn a_block_is_for_the_service_provider_of_the_application() {
 #[test]
 fn what_a_block_leaves_over_is_locked_by_later_commands() {
     let mut world = World::new(&[]);
-    let ids: Vec<_> =
-        (0..3).map(|number| active_on(&mut world, person(number), PHONE)).collect();
+    let ids: Vec<_> = (0..3).map(|number| active_on(&mut world, person(number), PHONE)).collect();
     let stranger = active_on(&mut world, PERSON, TABLET);
     world.done(block(PHONE, &ids[..1]));
     assert_eq!(stands(&world, ids[1]), ACTIVE);
@@ -392,12 +386,10 @@ fn take(world: &mut World, phones: &mut Phones, step: &Step) {
             let finish = offer(world, person(*user), Some(device));
             Some(Want::FinishActivation(Box::new(finish)))
         }
-        Step::Reactivate(n, to) => pick(*n)
-            .filter(|id| is_in_use(world, *id))
-            .map(|id| {
-                let device = to.map(|phone| phones.device(world, phone));
-                Want::FinishActivation(Box::new(offer_again(world, id, device)))
-            }),
+        Step::Reactivate(n, to) => pick(*n).filter(|id| is_in_use(world, *id)).map(|id| {
+            let device = to.map(|phone| phones.device(world, phone));
+            Want::FinishActivation(Box::new(offer_again(world, id, device)))
+        }),
         Step::Deactivate(n) => pick(*n).map(|registration| Want::DeactivateRegistration {
             by: by(BANK),
             registration,
@@ -416,7 +408,9 @@ fn take(world: &mut World, phones: &mut Phones, step: &Step) {
             let first: Vec<_> = all.iter().filter(on).take(1).copied().collect();
             Some(block(device, &first))
         }
-        Step::LockRest => Some(Want::LockBlocked(all.iter().take(LOCKED_AT_ONCE).copied().collect())),
+        Step::LockRest => {
+            Some(Want::LockBlocked(all.iter().take(LOCKED_AT_ONCE).copied().collect()))
+        }
         Step::Unblock(phone) => Some(unblock(phones.device(world, *phone))),
         Step::Use(n) => {
             if let Some(id) = pick(*n).filter(|id| stands(world, *id) == ACTIVE) {
@@ -439,10 +433,7 @@ fn take(world: &mut World, phones: &mut Phones, step: &Step) {
 }
 
 fn is_in_use(world: &World, id: Id) -> bool {
-    matches!(
-        world.registration(id).state,
-        RegistrationState::Active | RegistrationState::Locked
-    )
+    matches!(world.registration(id).state, RegistrationState::Active | RegistrationState::Locked)
 }
 
 /// Where each registration is that is not over, and which devices are blocked,

@@ -189,6 +189,8 @@ fn state(strategy: Strategy, registration: Registration, question: (Key, Entry))
         },
         config_version: 1,
         live_codes: 0,
+        registrations: 0,
+        inactivity: engine::entries::Inactivity::default(),
         codes_refused_until: Micros(0),
         created_at: Micros(0),
     };
@@ -215,6 +217,8 @@ fn registration(state: RegistrationState) -> Registration {
         hw_key_impossible: false,
         unproven_device: false,
         attestation: None,
+        device: None,
+        device_named_in: None,
         device_token_hash: [0; 32],
         client_version: String::new(),
         keys_at: Position(0),

@@ -191,11 +191,8 @@ fn an_administrator_lets_more_end_for_a_day() {
 #[test]
 fn a_confirmation_is_an_administrators_and_has_bounds() {
     let mut world = World::new(&[]);
-    let want = |by, application, registrations| Want::ConfirmInactivity {
-        by,
-        application,
-        registrations,
-    };
+    let want =
+        |by, application, registrations| Want::ConfirmInactivity { by, application, registrations };
     assert_eq!(world.refused(want(by(BANK), APP, 1)), Refusal::Forbidden);
     assert_eq!(world.refused(want(by(ADMIN), Id([9; 16]), 1)), Refusal::Unknown);
     for registrations in [0, 1_000_000_001] {
