@@ -27,6 +27,7 @@ use crate::evidence::EvidenceSigner;
 use crate::guesses::Guesses;
 use crate::key_use::KeyUses;
 use crate::problem::{ApiError, Code};
+use crate::push;
 use crate::refusals::Refusals;
 use crate::revocation::KeptList;
 use crate::waits::Waits;
@@ -71,6 +72,12 @@ pub struct App {
     pub waits: Waits,
     /// Signs evidence for service providers.
     pub signer: EvidenceSigner,
+    /// Signs call-outs to the push hook.
+    pub push_signer: push::CallOutSigner,
+    /// What a phone shows that a push has reached.
+    pub push_nonces: push::Nonces,
+    /// How the call-outs go.
+    pub push: Arc<push::Board>,
     /// Hashes what an idempotent request asks for.
     pub request_key: Secret32,
     code_key: Secret32,
@@ -90,6 +97,7 @@ impl App {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, KeyError> {
         let api_keys = store.keys.secret(SecretName::ApiKeys)?;
+        let devices = store.keys.secret(SecretName::Devices)?;
         Ok(Self {
             handle: store.handle.clone(),
             state: store.state.clone(),
@@ -101,6 +109,9 @@ impl App {
             hasher: SecretHasher::new(*api_keys.expose()),
             request_key: Secret32::new(blake3::derive_key(REQUEST_CONTEXT, api_keys.expose())),
             signer: EvidenceSigner::of_secret(&store.keys.secret(SecretName::Evidence)?),
+            push_signer: push::CallOutSigner::of_secret(&devices),
+            push_nonces: push::Nonces::of_secret(&devices),
+            push: Arc::default(),
             code_key: store.keys.secret(SecretName::ActivationCodes)?,
             guesses: Guesses::default(),
             refusals: Refusals::new(clock.wall()),
@@ -117,6 +128,12 @@ impl App {
     #[must_use]
     pub fn with_anchors(self, anchors: Arc<Board>) -> Self {
         Self { anchors, ..self }
+    }
+
+    /// With a push hook that is followed on this board.
+    #[must_use]
+    pub fn with_push(self, push: push::Board) -> Self {
+        Self { push: Arc::new(push), ..self }
     }
 
     /// Typed access to state.

@@ -201,6 +201,8 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         Refusal::TooManyOperations => Code::TooManyOperations.into(),
         Refusal::NoMethodFits => Code::NoMethodFits.into(),
         Refusal::DeviceBlocked => Code::DeviceBlocked.into(),
+        Refusal::NoPushAddress => Code::NoPushAddress.into(),
+        Refusal::KeyChange(reason) => ApiError::new(Code::KeyChangeImpossible).detail(*reason),
         // What only a device's commands or the server's own meet.
         Refusal::Repeat(_)
         | Refusal::AlreadyStarted
@@ -209,6 +211,7 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::CodesRefused { .. }
         | Refusal::ClientTooOld
         | Refusal::DeviceMayNotBegin
+        | Refusal::PushNotConfirmed
         | Refusal::MethodNotOffered
         | Refusal::ChallengeNotLive
         | Refusal::JudgedBefore

@@ -48,7 +48,7 @@ pub struct Jwk {
 /// A JWK set (RFC 7517, section 5).
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct JwkSet {
-    /// The keys that signed evidence of this server.
+    /// The keys with which this server signs evidence and call-outs.
     pub keys: Vec<Jwk>,
 }
 

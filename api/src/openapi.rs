@@ -12,7 +12,8 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
     activations, admin, attestation, audit, broadcasts, device_activation, device_authentication,
-    device_hashes, evidence, inactivity, initiative, operations, pending, registrations, users,
+    device_hashes, evidence, inactivity, initiative, naming, operations, pending, push,
+    registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -32,13 +33,13 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         activations::request, activations::request_again, activations::activation,
         activations::cancel,
         registrations::registration, registrations::lock, registrations::unlock,
-        registrations::deactivate,
-        users::erase,
+        registrations::deactivate, naming::by_service_provider,
+        users::erase, users::registrations,
         operations::create, operations::operation, operations::cancel,
         broadcasts::create, broadcasts::broadcast, broadcasts::cancel,
         evidence::evidence, evidence::jwks,
         device_activation::start, device_activation::finish,
-        initiative::begin, pending::list,
+        initiative::begin, pending::list, push::set_address, naming::by_device,
         device_authentication::start, device_authentication::finish,
         audit::checkpoint, audit::cosigned_checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
         audit::operation_receipt,
@@ -50,7 +51,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         (name = "activations", description = "For service providers: keys for a device."),
         (name = "registrations", description = "For service providers: one app on one device."),
         (name = "device hashes", description = "For service providers: blocking devices."),
-        (name = "users", description = "For service providers: erasing a person."),
+        (name = "users", description = "For service providers: a user's registrations, erasing a person."),
         (name = "operations", description = "For service providers: one question to one registration."),
         (name = "audit", description = "For auditors: checkpoints, tiles, receipts, events."),
         (name = "device", description = "For devices. What is signed is in docs/protocol.md."),
@@ -216,6 +217,8 @@ mod tests {
             "FinishedActivation",
             "BeginOperation",
             "BegunOperation",
+            "NameDevice",
+            "NamedDevice",
             "ListPending",
             "Pending",
             "PendingOperation",
@@ -226,6 +229,7 @@ mod tests {
             "StartedAuthentication",
             "Salted",
             "FinishAuthentication",
+            "NewKey",
             "Signatures",
             "FinishedAuthentication",
         ] {

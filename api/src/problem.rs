@@ -77,6 +77,8 @@ table! {
         "To a device that sent the right device token: the registration is locked until the service provider unlocks it or it is activated again.";
     DeviceMayNotBegin = 403 "device_may_not_begin", "Device may not begin",
         "To a device: the application does not allow devices to begin operations.";
+    PushNotConfirmed = 403 "push_not_confirmed", "Push not confirmed",
+        "To a device: the application asks for the nonce of the push, and it is missing or another one.";
     ClientNotServed = 403 "client_not_served", "Client not served",
         "To a device: clients of this version are not served; the app must be updated.";
     ChallengeNotLive = 409 "challenge_not_live", "Challenge not live",
@@ -101,6 +103,10 @@ table! {
         "The registration has no key for a method that the application allows, that was asked for, and that reaches the level.";
     DeviceBlocked = 409 "device_blocked", "Device blocked",
         "The device that the registration is on is blocked: end the block, or activate it again on another device.";
+    NoPushAddress = 409 "no_push_address", "No push address",
+        "The application asks devices to confirm the push, and this registration has no address for pushes.";
+    KeyChangeImpossible = 409 "key_change_impossible", "Key change impossible",
+        "The keys on file or the configuration stand against this change of a key; `detail` says what.";
     RevokesItself = 409 "revokes_itself", "Revokes itself",
         "An API key cannot revoke itself: use another administrator's.";
     NotYetSigned = 409 "not_yet_signed", "Not yet signed",

@@ -41,14 +41,7 @@ pub fn seal<P: Payload>(
 ///
 /// [`Code::Internal`] if it does not open with this key or is something else.
 pub fn open<T: DeserializeOwned>(subject: &SubjectKey, draft: &Draft) -> Result<T, ApiError> {
-    let binding = Binding {
-        event_id: draft.event_id,
-        stream: draft.stream,
-        event_type: draft.event_type,
-        schema: draft.schema,
-        subject: draft.subject,
-    };
-    let opened = seal::open(subject.key.expose(), &binding, &draft.sealed)
+    let opened = seal::open(subject.key.expose(), &Binding::of(draft), &draft.sealed)
         .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
     codec::decode(&opened).map_err(|error| ApiError::new(Code::Internal).cause(error))
 }

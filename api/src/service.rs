@@ -30,6 +30,7 @@ use crate::erasure::{self, ErasureError};
 use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
 use crate::inactivity;
 use crate::key_use;
+use crate::push::{self, Hook};
 use crate::refusals::WINDOW_S;
 use crate::server::{self, Running, StopSignals};
 use crate::settings::Settings;
@@ -84,6 +85,9 @@ pub enum StartError {
         /// Why not.
         source: anchors::StartError,
     },
+    /// The push hook cannot be used.
+    #[error("the push hook cannot be used: {0}")]
+    Push(String),
     /// A secret of the server cannot be read.
     #[error(transparent)]
     Keys(#[from] KeyError),
@@ -143,6 +147,7 @@ pub struct Service {
     tidying: JoinHandle<()>,
     digesting: JoinHandle<()>,
     anchoring: JoinHandle<()>,
+    pushing: Option<JoinHandle<()>>,
 }
 
 /// The store, who signs for it, and who holds what is signed.
@@ -188,7 +193,7 @@ impl Service {
         };
         let running = server::start(settings, edge.clone(), routes)?;
         match Self::open(settings, options(settings, ports, disk), ports, hand_over).await {
-            Ok((opened, app)) => {
+            Ok((opened, app, hook)) => {
                 let Opened { store, notary, anchors } = opened;
                 let evidence = notary.evidence().clone();
                 let anchoring = actix_web::rt::spawn(anchors::follow(anchors, evidence));
@@ -198,7 +203,19 @@ impl Service {
                 let tidying = actix_web::rt::spawn(tidy_hourly(Arc::clone(&app)));
                 let digests = digests::follow(Arc::clone(&app), store.digests.clone());
                 let digesting = actix_web::rt::spawn(digests);
-                Ok(Self { running, store, notary, app, windows, tidying, digesting, anchoring })
+                let pushing =
+                    hook.map(|hook| actix_web::rt::spawn(push::follow(Arc::clone(&app), hook)));
+                Ok(Self {
+                    running,
+                    store,
+                    notary,
+                    app,
+                    windows,
+                    tidying,
+                    digesting,
+                    anchoring,
+                    pushing,
+                })
             }
             Err(error) => {
                 // What kept the store closed is what the operator must see.
@@ -213,7 +230,8 @@ impl Service {
         options: Options,
         ports: &Ports,
         hand_over: HandOver,
-    ) -> Result<(Opened, Arc<App>), StartError> {
+    ) -> Result<(Opened, Arc<App>, Option<Hook>), StartError> {
+        let hook = Hook::new(settings).map_err(StartError::Push)?;
         let settings = settings.clone();
         let of_anchors = Arc::clone(&ports.clock);
         let opened = web::block(move || open_blocking(&settings, options, of_anchors)).await;
@@ -221,7 +239,8 @@ impl Service {
         let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
         let evidence = opened.notary.evidence().clone();
         let app = App::new(&opened.store, evidence, clock, entropy)?;
-        let app = Arc::new(app.with_anchors(Arc::clone(opened.anchors.board())));
+        let app = app.with_anchors(Arc::clone(opened.anchors.board()));
+        let app = Arc::new(app.with_push(hook.as_ref().map(Hook::board).unwrap_or_default()));
         if app.is_new() {
             let key = first_key::generate(&*ports.clock, &*ports.entropy);
             hand_over(&key).map_err(StartError::FirstKey)?;
@@ -236,7 +255,7 @@ impl Service {
         if locked > 0 {
             tracing::warn!(locked, "registrations on blocked devices were locked");
         }
-        Ok((opened, app))
+        Ok((opened, app, hook))
     }
 
     /// Its base URL.
@@ -287,6 +306,9 @@ impl Service {
         write_window(&self.app).await;
         write_key_use(&self.app).await;
         self.digesting.abort();
+        if let Some(pushing) = self.pushing {
+            pushing.abort();
+        }
         let store = note_last_digest(&self.app, self.store).await?;
         let notary = self.notary;
         let stopped = tokio::task::spawn_blocking(move || -> Result<(), StopError> {

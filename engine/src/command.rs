@@ -10,6 +10,7 @@ use crate::events::{
     VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
+use crate::key::KeyBytes;
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
 use crate::terms::{Level, Method};
 use crate::transcript::{NO_CONTENT, Said};
@@ -115,6 +116,8 @@ pub enum Want {
     Broadcast(Vec<CreateOperation>),
     /// A device begins an operation of its own accord.
     BeginOperation(BeginOperation),
+    /// Name a device.
+    NameDevice(NameDevice),
     /// Issue an operation's challenge.
     StartAuthentication(StartAuthentication),
     /// Judge the answer to a challenge.
@@ -167,6 +170,8 @@ pub enum Want {
         /// Whether it had been destroyed before, and had come back.
         again: bool,
     },
+    /// Say where pushes for a registration go.
+    SetPushAddress(SetPushAddress),
 }
 
 /// Begin an empty log.
@@ -290,6 +295,9 @@ pub struct FinishActivation {
     pub verifications: Vec<VerificationV1>,
     /// What judging its evidence found; none if none came, or nobody looks at it.
     pub evidence: Option<EvidenceJudgedV1>,
+    /// Sealed [`crate::sealed::SealedNameV1`] for the second event; empty if the
+    /// device says no name.
+    pub name: Vec<u8>,
     /// Sealed [`crate::sealed::SealedResponseV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
 }
@@ -320,6 +328,8 @@ pub struct CreateOperation {
     pub template: Option<String>,
     /// What it asks for.
     pub kind: OperationKind,
+    /// The method whose key it is to change, if it is to change one.
+    pub target: Option<Method>,
     /// Factors required.
     pub level: Level,
     /// Methods that may answer; empty means any that reaches the level.
@@ -351,6 +361,7 @@ impl CreateOperation {
             broadcast: None,
             template: None,
             kind: OperationKind::Authentication,
+            target: None,
             level,
             methods: Vec::new(),
             lifetime_s: None,
@@ -371,12 +382,27 @@ pub struct BeginOperation {
     pub operation: Id,
     /// The registration of the device.
     pub registration: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors that the device wants to show.
     pub level: Level,
     /// Hash of the device's nonce, for which beginning can be repeated.
     pub nonce_hash: Bytes32,
     /// The client's version.
     pub client_version: String,
+}
+
+/// Name a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameDevice {
+    /// Who asks; none if the device itself.
+    pub by: Option<Actor>,
+    /// The registration.
+    pub registration: Id,
+    /// Whether it has a name from now on.
+    pub named: bool,
+    /// Sealed [`crate::sealed::SealedNameV1`]; empty if it has none.
+    pub sealed: Vec<u8>,
 }
 
 /// Issue an operation's challenge.
@@ -388,6 +414,19 @@ pub struct StartAuthentication {
     pub challenge: Bytes32,
     /// The client's version.
     pub client_version: String,
+    /// Whether the device has shown the nonce of the push for this operation.
+    pub push_confirmed: bool,
+}
+
+/// Say where pushes for a registration go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetPushAddress {
+    /// The registration.
+    pub registration: Id,
+    /// Whether there is an address; without one, none is known any more.
+    pub present: bool,
+    /// Sealed [`crate::sealed::SealedPushAddressV1`]; empty without an address.
+    pub sealed: Vec<u8>,
 }
 
 /// Judge the answer to a challenge.
@@ -403,6 +442,12 @@ pub struct FinishAuthentication {
     pub said: Said,
     /// What the device declared.
     pub declared: DeclaredV1,
+    /// The new key, where the answer brings one.
+    pub new_key: Option<KeyBytes>,
+    /// Hash of the evidence about a new hardware key, zeros if none came.
+    pub attestation_hash: Bytes32,
+    /// What judging that evidence found, if it came and somebody asks for it.
+    pub evidence: Option<EvidenceJudgedV1>,
     /// Digest of the request.
     pub body_digest: Bytes32,
     /// Position of the record that set the keys it was judged against.
@@ -531,9 +576,21 @@ pub enum Refusal {
     /// No method of the registration fits what is asked for.
     #[error("no method of the registration fits")]
     NoMethodFits,
+    /// The keys on file or the configuration stand against this change of a key.
+    #[error("the key cannot be changed so: {0}")]
+    KeyChange(
+        /// What stands against it.
+        &'static str,
+    ),
     /// The application does not allow devices to begin operations.
     #[error("devices may not begin operations")]
     DeviceMayNotBegin,
+    /// The application asks for a push to be confirmed, and the device has no address.
+    #[error("no push address is known")]
+    NoPushAddress,
+    /// The device has not shown that a push woke it.
+    #[error("the push was not confirmed")]
+    PushNotConfirmed,
     /// This method cannot answer this operation.
     #[error("method cannot answer this operation")]
     MethodNotOffered,

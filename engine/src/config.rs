@@ -40,6 +40,10 @@ pub struct Config {
     pub allowed_methods: Vec<Method>,
     /// Whether a re-activation may go on without proof by an old key.
     pub allow_unproven_reactivation: bool,
+    /// Whether a lost hardware key may be replaced without its signature.
+    pub allow_unproven_key_replacement: bool,
+    /// Methods by which a change of keys may be authorised.
+    pub key_change_methods: Vec<Method>,
     /// Shortest PIN, in characters.
     pub pin_length_min: u32,
     /// Longest PIN, in characters.
@@ -57,6 +61,8 @@ pub struct Config {
     pub operation_templates: Vec<Template>,
     /// Whether a device may begin an operation of its own accord.
     pub allow_device_initiated: bool,
+    /// Whether a device must show that a push woke it.
+    pub push_validation: bool,
     /// What follows from the additional hardware check.
     pub hw_key_validation_strategy: Strategy,
     /// Oldest client that can have a hardware key.
@@ -89,6 +95,8 @@ impl Default for Config {
             activation_lifetime_s: 300,
             allowed_methods: vec![Method::Device, Method::DevicePin, Method::DeviceBiometric],
             allow_unproven_reactivation: false,
+            allow_unproven_key_replacement: false,
+            key_change_methods: vec![Method::DevicePin, Method::DeviceBiometric],
             pin_length_min: 4,
             pin_length_max: 12,
             pin_type: PinType::Numeric,
@@ -97,6 +105,7 @@ impl Default for Config {
             operation_lifetime_s: 300,
             operation_templates: Vec::new(),
             allow_device_initiated: false,
+            push_validation: false,
             hw_key_validation_strategy: Strategy::Supported,
             hw_key_min_client_version: first_with_hardware_keys(),
             enabled_risk_data: Vec::new(),
@@ -253,6 +262,22 @@ pub const PROPERTIES: &[Property] = &[
         },
         get: |config| json!(config.allow_unproven_reactivation),
     },
+    Property {
+        name: "allow_unproven_key_replacement",
+        about: "Whether a lost hardware key may be replaced behind two factors without its signature.",
+        set: |config, value| {
+            config.allow_unproven_key_replacement =
+                value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            Ok(())
+        },
+        get: |config| json!(config.allow_unproven_key_replacement),
+    },
+    list!(
+        key_change_methods,
+        two_factor_method,
+        |method| json!(method.as_str()),
+        "Methods by which a user may change the keys of a registration: two factors only."
+    ),
     number!(pin_length_min, 4..=32, "Shortest PIN, in characters. Enforced by the device."),
     number!(pin_length_max, 4..=32, "Longest PIN, in characters. Enforced by the device."),
     choice!(pin_type, PinType, "What a PIN consists of. Enforced by the device."),
@@ -305,6 +330,16 @@ pub const PROPERTIES: &[Property] = &[
             Ok(())
         },
         get: |config| json!(config.allow_device_initiated),
+    },
+    Property {
+        name: "push_validation",
+        about: "Whether a device must show, to start an operation, that it got the push for it.",
+        set: |config, value| {
+            config.push_validation =
+                value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            Ok(())
+        },
+        get: |config| json!(config.push_validation),
     },
     Property {
         name: "min_client_version",
@@ -383,7 +418,7 @@ pub const PROPERTIES: &[Property] = &[
         attestation.android.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo."
     ),
     choice!(
         "attestation_apple_mode",
@@ -411,7 +446,25 @@ pub const PROPERTIES: &[Property] = &[
         attestation.apple.further_roots,
         properties::root,
         |key| json!(properties::base64url(key)),
-        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo. For tests."
+        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo."
+    ),
+    Property {
+        name: "attestation_test_environment",
+        about: "Whether the application is for tests only, and may trust test authorities.",
+        set: |config, value| {
+            let test = value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            config.attestation.test_environment = test;
+            Ok(())
+        },
+        get: |config| json!(config.attestation.test_environment),
+    },
+    list!(
+        "attestation_test_roots",
+        attestation.test_roots,
+        properties::root,
+        |key| json!(properties::base64url(key)),
+        "Keys of test authorities, as base64url of SubjectPublicKeyInfo. Empty unless \
+         attestation_test_environment is true."
     ),
     Property {
         name: "device_hash_required",
@@ -493,6 +546,12 @@ impl Config {
                 expected: "must name an App ID while attestation_apple_mode is not OFF".into(),
             });
         }
+        if !self.attestation.test_environment && !self.attestation.test_roots.is_empty() {
+            errors.push(ConfigError::Invalid {
+                property: "attestation_test_roots",
+                expected: "must be empty unless attestation_test_environment is true".into(),
+            });
+        }
         errors
     }
 }
@@ -524,6 +583,11 @@ fn one_of<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &Value) -> Res
         let names: Vec<_> = all.iter().map(|&item| name(item)).collect();
         format!("must be one of {}", names.join(", "))
     })
+}
+
+/// A method that alone amounts to two factors.
+fn two_factor_method(value: &Value) -> Result<Method, String> {
+    one_of(&[Method::DevicePin, Method::DeviceBiometric], Method::as_str, value)
 }
 
 fn version(value: &Value) -> Result<ClientVersion, String> {
@@ -558,6 +622,19 @@ mod tests {
 
     fn set(name: &str, value: Value) -> Result<Config, Vec<ConfigError>> {
         Config::default().with([(name, &value)])
+    }
+
+    #[test]
+    fn test_authorities_are_named_in_a_test_environment_only() {
+        let root = properties::base64url(&crate::attestation::roots::GOOGLE[1]);
+        let (yes, no, roots) = (json!(true), json!(false), json!([root]));
+        let alone = Config::default().with([("attestation_test_roots", &roots)]);
+        assert_eq!(alone.unwrap_err().len(), 1);
+        let both = [("attestation_test_environment", &yes), ("attestation_test_roots", &roots)];
+        let config = Config::default().with(both).unwrap();
+        assert_eq!(config.attestation.test_roots.len(), 1);
+        assert!(config.with([("attestation_test_environment", &no)]).is_err());
+        assert!(config.with([("attestation_test_environment", &json!("true"))]).is_err());
     }
 
     #[test]

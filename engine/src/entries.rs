@@ -17,8 +17,8 @@ use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
-    ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RegistrationState,
-    UserRole,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven,
+    RegistrationState, UserRole,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use crate::transcript::Said;
@@ -398,6 +398,8 @@ pub struct Registration {
     pub release_at: Option<Micros>,
     /// Locks that time has released since failures were last forgiven.
     pub releases: u32,
+    /// Why it was deactivated, if it was; none if it never had keys.
+    pub deactivation_reason: Option<DeactivationReason>,
     /// The activation under way, if there is one.
     pub activation: Option<Id>,
     /// Software keys by method.
@@ -426,6 +428,12 @@ pub struct Registration {
     pub noise_since: Micros,
     /// Such failures in that window.
     pub noise: u32,
+    /// Position of the record that holds its sealed name, if it has one.
+    pub named_in: Option<Position>,
+    /// Start of the present window of names that the device gave itself.
+    pub names_since: Micros,
+    /// Such names in that window.
+    pub names: u32,
     /// Operations that can be answered, oldest first.
     pub open_operations: Vec<Id>,
     /// When it was requested.
@@ -434,6 +442,17 @@ pub struct Registration {
     pub activated_at: Option<Micros>,
     /// When it last authenticated successfully.
     pub last_used_at: Option<Micros>,
+    /// Where its pushes go.
+    pub push: Pushed,
+}
+
+/// Where the pushes of a registration go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// Position of the record that holds the sealed address; none without one.
+    pub address_in: Option<Position>,
+    /// When the address was last changed.
+    pub changed_at: Micros,
 }
 
 impl Registration {
@@ -518,6 +537,8 @@ pub struct Operation {
     pub registration: Id,
     /// The application.
     pub application: Id,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
     /// The broadcast that it belongs to, if it does.
     pub broadcast: Option<Id>,
     /// Hash of the nonce of the device that began it, if one did.
@@ -548,6 +569,8 @@ pub struct Operation {
     pub state: OperationState,
     /// The one challenge, if it was not yet judged.
     pub challenge: Option<Bytes32>,
+    /// Whether the device has shown that a push woke it for this.
+    pub push_confirmed: bool,
     /// The challenges that were judged.
     pub attempts: Vec<Attempt>,
     /// What the device last said of its hardware key.

@@ -50,8 +50,7 @@ pub(crate) fn order(look: Look, event_id: Id, want: &OrderErasure) -> Decided {
     let mut plan = Plan::new(event_id).event(want.subject, ordered);
     for &id in &want.registrations {
         let registration = owned(look, &provider, want.subject, id)?;
-        let reason = DeactivationReason::Other;
-        plan = deactivated(plan, id, &registration, Some(&want.by), reason);
+        plan = deactivated(plan, id, &registration, Some(&want.by), DeactivationReason::Other);
     }
     plan.done()
 }

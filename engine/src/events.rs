@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attestation::lists::{ListEntry, ListName};
-use crate::attestation::{CertificateName, Facts, Platform, Reason, Status};
+use crate::attestation::{Attested, CertificateName, Facts, Platform, Reason, Status};
 use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -22,7 +22,7 @@ use crate::reasons::{
     RejectReason, Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
-use crate::transcript::Said;
+use crate::transcript::{NO_CONTENT, Said};
 
 /// 32 bytes: a hash, a challenge, a binding.
 pub type Bytes32 = [u8; 32];
@@ -342,6 +342,8 @@ pub struct OperationCreatedV1 {
     pub template: Option<String>,
     /// What it asks for.
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
     /// Factors required.
     pub level: Level,
     /// Methods asked for; empty means any that reaches the level.
@@ -373,6 +375,8 @@ pub struct ChallengeIssuedV1 {
     pub challenge: Bytes32,
     /// The client's version as it declared it.
     pub client_version: String,
+    /// Whether the device has shown that a push woke it.
+    pub push_confirmed: bool,
 }
 
 /// An answer to a challenge was judged, for better or worse.
@@ -386,6 +390,12 @@ pub struct AuthenticationJudgedV1 {
     pub challenge: Bytes32,
     /// What the operation asks for.
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    pub target: Option<Method>,
+    /// The new key, if the answer brought one.
+    pub new_key: Option<KeyBytes>,
+    /// How a new hardware key stands with attestation; none for any other answer.
+    pub attestation: Option<NewKeyAttestedV1>,
     /// Factors required.
     pub level: Level,
     /// Hash of the context, zeros if none.
@@ -426,7 +436,24 @@ pub struct AuthenticationJudgedV1 {
     pub operation_state: OperationState,
 }
 
+/// How a new hardware key stands with attestation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewKeyAttestedV1 {
+    /// How it stands.
+    pub status: Status,
+    /// Hash of the evidence, zeros if none came.
+    pub hash: Bytes32,
+    /// What was found of it; none if it was not looked at.
+    pub evidence: Option<EvidenceJudgedV1>,
+}
+
 impl AuthenticationJudgedV1 {
+    /// Hash of the evidence about a new hardware key, zeros if none came.
+    #[must_use]
+    pub fn attestation_hash(&self) -> Bytes32 {
+        self.attestation.as_ref().map_or(NO_CONTENT, |attested| attested.hash)
+    }
+
     /// What the user said, as it was signed.
     #[must_use]
     pub fn said(&self) -> Said {
@@ -461,12 +488,14 @@ pub struct OperationAnsweredElsewhereV1 {
     pub answered: Id,
 }
 
-/// A device began an operation of its own accord: an authentication that shows
-/// and signs nothing.
+/// A device began an operation of its own accord, which shows nothing and has no
+/// data to sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationBegunV1 {
     /// The operation.
     pub operation: Id,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors that the device wants to show.
     pub level: Level,
     /// Hash of the device's nonce, for which beginning can be repeated.
@@ -581,6 +610,80 @@ impl EpochBegunV1 {
     }
 }
 
+/// A registration without a hardware key got one, after the answer to an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyAddedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key, whose possession was proven.
+    pub key: KeyBytes,
+    /// How the key stands with attestation; none if nobody asked.
+    pub attestation: Option<Attested>,
+}
+
+/// A hardware key took the place of another, which signed too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyRotatedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key until now.
+    pub old_key: KeyBytes,
+    /// The key from now on, whose possession was proven.
+    pub key: KeyBytes,
+    /// How the key stands with attestation; none if nobody asked.
+    pub attestation: Option<Attested>,
+}
+
+/// A hardware key took the place of one that is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareKeyReplacedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The key until now.
+    pub old_key: KeyBytes,
+    /// The key from now on, whose possession was proven.
+    pub key: KeyBytes,
+    /// Whether the old key did not sign.
+    pub unproven_device: bool,
+    /// How the key stands with attestation; none if nobody asked.
+    pub attestation: Option<Attested>,
+}
+
+/// A method was added to a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodAddedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A method got another key: with a PIN, the PIN was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodReplacedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key until now.
+    pub old_key: KeyBytes,
+    /// Its key from now on, whose possession was proven.
+    pub key: KeyBytes,
+}
+
+/// A method was removed from a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MethodRemovedV1 {
+    /// The operation whose answer was accepted.
+    pub operation: Id,
+    /// The method.
+    pub method: Method,
+    /// Its key until now.
+    pub key: KeyBytes,
+}
+
 /// Attestation evidence that was judged. The evidence itself is sealed, as the
 /// device sent it; the hash in the same event is of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -614,6 +717,13 @@ pub struct RevocationListTakenV1 {
     pub parts: u32,
     /// Its entries, by ascending serial.
     pub entries: Vec<ListEntry>,
+}
+
+/// Where pushes for a registration go was said by its device. The address is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAddressSetV1 {
+    /// Whether there is an address now; else it was removed.
+    pub present: bool,
 }
 
 /// A lock after too many failures ended because its time was over.
@@ -676,6 +786,15 @@ pub struct InactivityConfirmedV1 {
     pub registrations: u32,
     /// Until when.
     pub until: Micros,
+}
+
+/// A device was named, or its name removed. The name is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNamedV1 {
+    /// Who named it; none if the device itself did.
+    pub by: Option<Actor>,
+    /// Whether it has a name from now on.
+    pub named: bool,
 }
 
 /// Bytes that are no event of this version of the software.
@@ -792,6 +911,12 @@ registry! {
     RegistrationLocked(RegistrationLockedV1) = 40 schema 1,
     RegistrationUnlocked(RegistrationUnlockedV1) = 41 schema 1,
     RegistrationDeactivated(RegistrationDeactivatedV1) = 42 schema 1,
+    HardwareKeyAdded(HardwareKeyAddedV1) = 43 schema 1,
+    HardwareKeyRotated(HardwareKeyRotatedV1) = 44 schema 1,
+    HardwareKeyReplaced(HardwareKeyReplacedV1) = 45 schema 1,
+    MethodAdded(MethodAddedV1) = 46 schema 1,
+    MethodReplaced(MethodReplacedV1) = 47 schema 1,
+    MethodRemoved(MethodRemovedV1) = 48 schema 1,
     OperationCreated(OperationCreatedV1) = 50 schema 1,
     ChallengeIssued(ChallengeIssuedV1) = 51 schema 1,
     AuthenticationJudged(AuthenticationJudgedV1) = 52 schema 1,
@@ -799,6 +924,7 @@ registry! {
     OperationCancelled(OperationCancelledV1) = 54 schema 1,
     OperationAnsweredElsewhere(OperationAnsweredElsewhereV1) = 55 schema 1,
     OperationBegun(OperationBegunV1) = 56 schema 1,
+    PushAddressSet(PushAddressSetV1) = 57 schema 1,
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
@@ -808,4 +934,5 @@ registry! {
     InactiveDeactivated(InactiveDeactivatedV1) = 83 schema 1,
     InactivityConfirmed(InactivityConfirmedV1) = 84 schema 1,
     LockReleased(LockReleasedV1) = 85 schema 1,
+    DeviceNamed(DeviceNamedV1) = 111 schema 1,
 }

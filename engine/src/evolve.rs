@@ -7,22 +7,25 @@ use std::sync::Arc;
 
 use crate::Keytrail;
 use crate::administration::configured;
+use crate::attestation::Attested;
 use crate::attestation::activation::attested;
 use crate::attestation::lists::ListName;
 use crate::config::Config;
 use crate::entries::{
     Activation, ApiKey, Application, Attempt, Blocked, Broadcast, Deadline, Device, Entry, Erasure,
-    Expiring, Inactivity, JudgedActivation, Key, Look, Operation, Registration, Started, Succeeded,
-    Succession, System,
+    Expiring, Inactivity, JudgedActivation, Key, Look, Operation, Pushed, Registration, Started,
+    Succeeded, Succession, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, DeviceBlockedV1, ErasureOrderedV1, Event,
-    OperationBegunV1, OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, DeviceBlockedV1, DeviceNamedV1, ErasureOrderedV1,
+    Event, MethodKeyV1, OperationBegunV1, OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::inactivity::{day_of, last_used};
+use crate::key::KeyBytes;
 use crate::machine::{Change, Entries, Record, StreamHead};
+use crate::naming::NAMES_WINDOW_S;
 use crate::operation::{NOISE_WINDOW_S, forgives};
 use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, OperationKind, OperationState, RegistrationState,
@@ -64,6 +67,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::RegistrationLocked(payload) => payload.by.as_ref(),
         Event::RegistrationUnlocked(payload) => Some(&payload.by),
         Event::RegistrationDeactivated(payload) => payload.by.as_ref(),
+        Event::DeviceNamed(payload) => payload.by.as_ref(),
         Event::OperationCreated(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::RevocationListTaken(payload) => Some(&payload.by),
@@ -82,12 +86,19 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::ActivationJudged(_)
         | Event::ActivationExpired(_)
         | Event::ActivationCancelled(_)
+        | Event::HardwareKeyAdded(_)
+        | Event::HardwareKeyRotated(_)
+        | Event::HardwareKeyReplaced(_)
+        | Event::MethodAdded(_)
+        | Event::MethodReplaced(_)
+        | Event::MethodRemoved(_)
         | Event::ChallengeIssued(_)
         | Event::AuthenticationJudged(_)
         | Event::OperationExpired(_)
         | Event::OperationCancelled(_)
         | Event::OperationAnsweredElsewhere(_)
         | Event::OperationBegun(_)
+        | Event::PushAddressSet(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::LockReleased(_)
@@ -217,16 +228,32 @@ impl Changes<'_> {
                 registration.releases = registration.releases.saturating_add(1);
                 registration.failures = payload.failures;
             }),
-            Event::RegistrationDeactivated(_) => self.registration(|registration| {
+            Event::RegistrationDeactivated(payload) => self.registration(|registration| {
                 registration.state = RegistrationState::Deactivated;
                 registration.lock_reason = None;
                 registration.release_at = None;
+                registration.deactivation_reason = Some(payload.reason);
             }),
+            Event::HardwareKeyAdded(payload) => {
+                self.hardware_key(payload.key, payload.attestation.as_ref(), false);
+            }
+            Event::HardwareKeyRotated(payload) => {
+                self.hardware_key(payload.key, payload.attestation.as_ref(), false);
+            }
+            Event::HardwareKeyReplaced(payload) => {
+                let attested = payload.attestation.as_ref();
+                self.hardware_key(payload.key, attested, payload.unproven_device);
+            }
+            Event::MethodAdded(payload) => self.method_key(payload.method, Some(payload.key)),
+            Event::MethodReplaced(payload) => self.method_key(payload.method, Some(payload.key)),
+            Event::MethodRemoved(payload) => self.method_key(payload.method, None),
+            Event::DeviceNamed(payload) => self.device_named(payload),
             Event::OperationCreated(payload) => self.operation_created(payload),
             Event::ChallengeIssued(payload) => {
                 self.registration(|_| ());
                 self.operation(payload.operation, |operation| {
                     operation.challenge = Some(payload.challenge);
+                    operation.push_confirmed |= payload.push_confirmed;
                     operation.state = OperationState::Started;
                 });
             }
@@ -239,6 +266,13 @@ impl Changes<'_> {
                 self.operation_over(payload.operation, state, Some(payload.reason));
             }
             Event::OperationBegun(payload) => self.operation_begun(payload),
+            Event::PushAddressSet(payload) => {
+                let (position, changed_at) = (self.position(), self.now());
+                let address_in = payload.present.then_some(position);
+                self.registration(|registration| {
+                    registration.push = Pushed { address_in, changed_at };
+                });
+            }
             Event::OperationAnsweredElsewhere(payload) => {
                 let reason = Some(CancelReason::AnsweredElsewhere);
                 self.operation_over(payload.operation, OperationState::Cancelled, reason);
@@ -408,6 +442,7 @@ impl Changes<'_> {
             lock_reason: None,
             release_at: None,
             releases: 0,
+            deactivation_reason: None,
             activation: Some(payload.activation),
             software: Vec::new(),
             hardware: None,
@@ -422,10 +457,14 @@ impl Changes<'_> {
             failures: 0,
             noise_since: Micros(0),
             noise: 0,
+            named_in: None,
+            names_since: Micros(0),
+            names: 0,
             open_operations: Vec::new(),
             created_at: self.now(),
             activated_at: None,
             last_used_at: None,
+            push: Pushed::default(),
         }
     }
 
@@ -614,6 +653,8 @@ impl Changes<'_> {
         self.registration(|registration| {
             registration.state = RegistrationState::Active;
             registration.lock_reason = None;
+            // Other keys may be another phone's.
+            registration.push.address_in = None;
             registration.release_at = None;
             registration.releases = 0;
             registration.software.clone_from(&payload.keys.software);
@@ -633,6 +674,23 @@ impl Changes<'_> {
             registration.activated_at = Some(at);
         });
         self.activation_over(payload.activation, ActivationState::Completed, None);
+    }
+
+    fn device_named(&mut self, payload: &DeviceNamedV1) {
+        let (position, at) = (self.position(), self.now());
+        self.registration(|registration| {
+            registration.named_in = payload.named.then_some(position);
+            if payload.by.is_some() {
+                return;
+            }
+            let until = registration.names_since.plus_s(NAMES_WINDOW_S);
+            if registration.names > 0 && at < until {
+                registration.names = registration.names.saturating_add(1);
+            } else {
+                registration.names_since = at;
+                registration.names = 1;
+            }
+        });
     }
 
     /// Ends an activation: its codes and deadline go, and a registration that
@@ -664,11 +722,44 @@ impl Changes<'_> {
         self.remember(Key::Activation(id));
     }
 
+    /// Another hardware key on a live registration; a change that an old key did
+    /// not sign is remembered until the next re-activation.
+    fn hardware_key(&mut self, key: KeyBytes, attested: Option<&Attested>, unproven_device: bool) {
+        let position = self.position();
+        self.registration(|registration| {
+            registration.hardware = Some(key);
+            registration.hw_key_impossible = false;
+            // Former evidence was of the former key, and says nothing of this one.
+            registration.attestation = attested.cloned();
+            registration.unproven_device |= unproven_device;
+            registration.keys_at = position;
+        });
+    }
+
+    /// Another key, or none, for a method of a live registration.
+    fn method_key(&mut self, method: Method, key: Option<KeyBytes>) {
+        let position = self.position();
+        self.registration(|registration| {
+            let software = &mut registration.software;
+            let place = software.iter().position(|slot| slot.method == method);
+            match (place, key) {
+                (Some(place), Some(key)) => software[place].key = key,
+                (Some(place), None) => {
+                    software.remove(place);
+                }
+                (None, Some(key)) => software.push(MethodKeyV1 { method, key }),
+                (None, None) => (),
+            }
+            registration.keys_at = position;
+        });
+    }
+
     fn operation_created(&mut self, payload: &OperationCreatedV1) {
         let Some(registration) = self.look().registration(self.stream()) else { return };
         let operation = Operation {
             broadcast: payload.broadcast,
             kind: payload.kind,
+            target: payload.target,
             context_hash: payload.context_hash,
             data_to_sign_hash: payload.data_to_sign_hash,
             matching: payload.matching.clone(),
@@ -689,6 +780,7 @@ impl Changes<'_> {
         let Some(registration) = self.look().registration(self.stream()) else { return };
         let operation = Operation {
             begun: Some(payload.nonce_hash),
+            kind: payload.kind,
             ..self.asked(&registration, payload.level, &payload.offered, payload.expires_at)
         };
         self.operation_is_there(payload.operation, operation);
@@ -708,6 +800,7 @@ impl Changes<'_> {
             broadcast: None,
             begun: None,
             kind: OperationKind::Authentication,
+            target: None,
             level,
             methods: offered.to_vec(),
             context_hash: NO_CONTENT,
@@ -720,6 +813,7 @@ impl Changes<'_> {
             expires_at,
             state: OperationState::Pending,
             challenge: None,
+            push_confirmed: false,
             attempts: Vec::new(),
             hw_key_client_status: HwKeyClientStatus::NotReported,
             // What a result says that nobody answered: nothing was signed.

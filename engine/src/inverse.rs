@@ -7,8 +7,9 @@
 use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, BlockDevice, ChangeConfiguration, Command, CreateApiKey, CreateApplication,
-    CreateOperation, DeactivateInactive, FinishActivation, FinishAuthentication, OrderErasure,
-    RequestActivation, StartActivation, StartAuthentication, StartLog, TakeRevocationList, Want,
+    CreateOperation, DeactivateInactive, FinishActivation, FinishAuthentication, NameDevice,
+    OrderErasure, RequestActivation, SetPushAddress, StartActivation, StartAuthentication,
+    StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;
@@ -119,6 +120,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             body_digest: payload.body_digest,
             verifications: payload.verifications,
             evidence: payload.evidence,
+            name: name_given(records)?,
             sealed,
         })),
         Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
@@ -141,9 +143,16 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             registration: stream,
             reason: payload.reason.given().ok_or(orphan)?,
         },
+        Event::DeviceNamed(payload) => Want::NameDevice(NameDevice {
+            by: payload.by,
+            registration: stream,
+            named: payload.named,
+            sealed,
+        }),
         Event::OperationBegun(payload) => Want::BeginOperation(BeginOperation {
             operation: payload.operation,
             registration: stream,
+            kind: payload.kind,
             level: payload.level,
             nonce_hash: payload.nonce_hash,
             client_version: payload.client_version,
@@ -156,6 +165,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             operation: payload.operation,
             challenge: payload.challenge,
             client_version: payload.client_version,
+            push_confirmed: payload.push_confirmed,
         }),
         Event::AuthenticationJudged(payload) => {
             Want::FinishAuthentication(Box::new(FinishAuthentication {
@@ -163,6 +173,9 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
                 challenge: payload.challenge,
                 method: payload.method,
                 said: payload.said(),
+                new_key: payload.new_key,
+                attestation_hash: payload.attestation_hash(),
+                evidence: payload.attestation.and_then(|attested| attested.evidence),
                 declared: payload.declared,
                 body_digest: payload.body_digest,
                 keys_at: payload.keys_at,
@@ -208,12 +221,23 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             hash: payload.hash,
             entries: list_entries(records)?,
         }),
+        Event::PushAddressSet(payload) => Want::SetPushAddress(SetPushAddress {
+            registration: stream,
+            present: payload.present,
+            sealed,
+        }),
         Event::SubjectErased(payload) => {
             Want::RecordErased { subject: stream, again: payload.again }
         }
         Event::ActivationCancelled(_)
         | Event::OperationCancelled(_)
-        | Event::OperationAnsweredElsewhere(_) => return Err(orphan),
+        | Event::OperationAnsweredElsewhere(_)
+        | Event::HardwareKeyAdded(_)
+        | Event::HardwareKeyRotated(_)
+        | Event::HardwareKeyReplaced(_)
+        | Event::MethodAdded(_)
+        | Event::MethodReplaced(_)
+        | Event::MethodRemoved(_) => return Err(orphan),
     };
     Ok(Command { event_id: first.draft.event_id, want })
 }
@@ -229,6 +253,16 @@ fn list_entries(records: &[Record]) -> Result<Vec<ListEntry>, EventError> {
     Ok(entries)
 }
 
+/// The name that a device got with its keys, sealed.
+fn name_given(records: &[Record]) -> Result<Vec<u8>, EventError> {
+    for record in records {
+        if let Event::DeviceNamed(_) = decode(record)? {
+            return Ok(record.draft.sealed.clone());
+        }
+    }
+    Ok(Vec::new())
+}
+
 /// What was asked of a registration, by the record that says so.
 fn ask(record: &Record, payload: OperationCreatedV1) -> CreateOperation {
     CreateOperation {
@@ -238,6 +272,7 @@ fn ask(record: &Record, payload: OperationCreatedV1) -> CreateOperation {
         broadcast: payload.broadcast,
         template: payload.template,
         kind: payload.kind,
+        target: payload.target,
         level: payload.level,
         methods: payload.methods,
         lifetime_s: payload.lifetime_s,

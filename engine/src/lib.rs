@@ -28,10 +28,14 @@ pub mod inactivity;
 pub mod initiative;
 pub mod inverse;
 pub mod key;
+pub mod key_change;
+pub mod leaving;
 pub mod machine;
+pub mod naming;
 pub mod operation;
 mod plan;
 pub mod proofs;
+pub mod push;
 pub mod reasons;
 pub mod registration;
 pub mod seal;
@@ -63,7 +67,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 9;
+    const STATE_VERSION: u32 = 14;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -205,6 +209,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::CreateOperation(want) => operation::create(look, at, id, want),
         Want::Broadcast(asks) => broadcast::create(look, at, id, asks),
         Want::BeginOperation(want) => initiative::begin(look, at, id, want),
+        Want::NameDevice(want) => naming::name(look, at, id, want),
         Want::StartAuthentication(want) => operation::start(look, at, id, want),
         Want::FinishAuthentication(want) => operation::finish(look, at, id, want),
         Want::CancelOperation { by, operation } => operation::cancel(look, at, id, by, *operation),
@@ -225,5 +230,6 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         }
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
+        Want::SetPushAddress(want) => push::set_address(look, at, id, want),
     }
 }

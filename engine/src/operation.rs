@@ -23,11 +23,15 @@ use crate::events::{
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
+use crate::key_change;
+use crate::leaving;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
+use crate::push;
 use crate::reasons::{
-    AuthenticationFailure, CancelReason, LockReason, OperationKind, OperationState,
+    AuthenticationFailure, CancelReason, KeyChange, LockReason, OperationKind, OperationState,
     RegistrationState,
 };
+use crate::registration::judged_as_things_are;
 use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::templates;
@@ -86,6 +90,10 @@ pub(crate) fn created(
         let expected = "must come with a context or data to sign: a transaction signs something";
         return Err(Refusal::Invalid { field: "kind", expected });
     }
+    if want.kind.is_begun_by_device() {
+        let expected = "must be one that a service provider asks for";
+        return Err(Refusal::Invalid { field: "kind", expected });
+    }
     templates::check(&application, want)?;
     if let Some(matching) = &want.matching {
         confirmation::check(matching)?;
@@ -94,16 +102,24 @@ pub(crate) fn created(
         let expected = "must name each method once at most";
         return Err(Refusal::Invalid { field: "methods", expected });
     }
+    if want.broadcast.is_some() && want.kind.key_change().is_some() {
+        let expected = "must be one that asks the same of every device";
+        return Err(Refusal::Invalid { field: "kind", expected });
+    }
+    key_change::askable(&application, &registration, want.kind, want.level, want.target)?;
     let offered = methods_for(&application, want.level, &want.methods);
+    let offered = key_change::authorising(&application.config, want.kind, offered);
     if !offered.iter().any(|&method| registration.software_key(method).is_some()) {
         return Err(Refusal::NoMethodFits);
     }
+    push::reachable(&application, &registration)?;
     let created = OperationCreatedV1 {
         by: want.by.clone(),
         operation: want.operation,
         broadcast: want.broadcast,
         template: want.template.clone(),
         kind: want.kind,
+        target: want.target,
         level: want.level,
         methods: want.methods.clone(),
         lifetime_s: want.lifetime_s,
@@ -159,6 +175,7 @@ pub(crate) fn start(look: Look, at: Micros, event_id: Id, want: &StartAuthentica
         return Err(Refusal::RegistrationState(registration.state));
     }
     served(&application, &want.client_version)?;
+    push::woken(&application, &operation, want.push_confirmed)?;
     if operation.challenge.is_some() {
         return Ok(Vec::new());
     }
@@ -166,6 +183,7 @@ pub(crate) fn start(look: Look, at: Micros, event_id: Id, want: &StartAuthentica
         operation: want.operation,
         challenge: want.challenge,
         client_version: want.client_version.clone(),
+        push_confirmed: want.push_confirmed,
     };
     Plan::new(event_id).event(operation.registration, issued).done()
 }
@@ -189,7 +207,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if operation.challenge != Some(want.challenge) {
         return Err(Refusal::ChallengeNotLive);
     }
-    served(&application, &want.declared.client_version)?;
+    let version = served(&application, &want.declared.client_version)?;
     if !may_answer(&operation, &registration, want) {
         return Err(Refusal::MethodNotOffered);
     }
@@ -201,13 +219,22 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if registration.keys_at != want.keys_at {
         return Err(Refusal::Stale);
     }
-    let judged = judge(&application, &operation, &registration, want);
+    let change = key_change::wanted(&application, &operation, &registration, &version, want)?;
+    judged_as_things_are(look, &application, want.evidence.as_ref())?;
+    let new_keys = change.and_then(|change| {
+        key_change::event(change, &application, &operation, &registration, want)
+    });
+    let judged = judge(&application, &operation, &registration, change, want);
     let locks = judged.counted && judged.failures >= judged.failures_allowed;
     let id = operation.registration;
     let answered = judged.failure.is_none();
     let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if let Some(event) = new_keys.filter(|_| answered) {
+        plan = plan.event(id, event);
+    }
     if answered {
         plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
+        plan = leaving::left(plan, &operation, &registration, want);
     }
     if locks {
         let release_at = timed_lock::release_at(&application.config, &registration, at);
@@ -239,18 +266,21 @@ fn judge(
     application: &Application,
     operation: &Operation,
     registration: &Registration,
+    change: Option<KeyChange>,
     want: &FinishAuthentication,
 ) -> AuthenticationJudgedV1 {
     let config = &application.config;
-    let check = match &registration.hardware {
-        Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
-        None => HardwareCheck::without_key(registration.hw_key_impossible),
-    };
-    let consequence = check.under(config.hw_key_validation_strategy);
-    let failure = failure(registration, want, check, consequence).or_else(|| {
-        let right = confirmation::is_right(operation.matching.as_ref(), want.said);
-        (!right).then_some(AuthenticationFailure::ConfirmationWrong)
-    });
+    let check = hardware_check(registration, want);
+    let by_strategy = check.under(config.hw_key_validation_strategy);
+    let by_strategy = leaving::consequence(operation.kind, check, by_strategy);
+    let consequence = key_change::consequence(change, check, by_strategy);
+    let failure = failure(registration, want, check, consequence)
+        .or_else(|| key_change::failure(change?, operation.target, check, want))
+        .or_else(|| {
+            let right = confirmation::is_right(operation.matching.as_ref(), want.said);
+            (!right).then_some(AuthenticationFailure::ConfirmationWrong)
+        })
+        .or_else(|| key_change::unattested(config, change?, want));
     // A wrong PIN shows up beside a signature of the device; noise has none. Where
     // the lack of a key or the number decides, no PIN does, so nothing counts.
     let counted =
@@ -279,6 +309,11 @@ fn judge(
         operation: want.operation,
         challenge: want.challenge,
         kind: operation.kind,
+        target: operation.target,
+        new_key: want.new_key,
+        attestation: change
+            .is_some_and(KeyChange::is_of_hardware)
+            .then(|| key_change::attestation(&application.config, want)),
         level: operation.level,
         context_hash: operation.context_hash,
         data_to_sign_hash: operation.data_to_sign_hash,
@@ -301,13 +336,27 @@ fn judge(
     }
 }
 
+/// What is found of the hardware key on file.
+pub(crate) fn hardware_check(
+    registration: &Registration,
+    want: &FinishAuthentication,
+) -> HardwareCheck {
+    match &registration.hardware {
+        Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
+        None => HardwareCheck::without_key(registration.hw_key_impossible),
+    }
+}
+
 /// Whether a failure ends its operation and counts for nothing: another try could
 /// not succeed, or, with a number to be confirmed, could succeed by chance.
 fn ends_at_once(failure: AuthenticationFailure) -> bool {
     match failure {
-        AuthenticationFailure::HwKeyRequired | AuthenticationFailure::ConfirmationWrong => true,
+        AuthenticationFailure::HwKeyRequired
+        | AuthenticationFailure::AttestationRequired
+        | AuthenticationFailure::ConfirmationWrong => true,
         AuthenticationFailure::SoftwareSignatureInvalid
         | AuthenticationFailure::PossessionUnproven
+        | AuthenticationFailure::NewKeyUnproven
         | AuthenticationFailure::HwKeyCheckFailed => false,
     }
 }

@@ -9,11 +9,13 @@ use crate::events::{
     VerificationV1,
 };
 use crate::ids::Id;
-use crate::key::{KeyError, KeyId, PublicKey};
+use crate::key::{KeyBytes, KeyError, KeyId, PublicKey};
 use crate::reasons::OperationKind;
 use crate::signature::{verify, verify_independent};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
-use crate::transcript::{ActivationParts, KeySlot, NO_CONTENT, Of, Said, Transcript, key_set_hash};
+use crate::transcript::{
+    ActivationParts, Hash, KeyChangeParts, KeySlot, NO_CONTENT, Of, Said, Transcript, key_set_hash,
+};
 use crate::version::{ClientVersion, NotAVersion};
 
 /// Why no transcript can be built: the record holds what the rules let nobody record.
@@ -109,14 +111,22 @@ impl<'a> Judged<'a> {
             | Event::RegistrationLocked(_)
             | Event::RegistrationUnlocked(_)
             | Event::RegistrationDeactivated(_)
+            | Event::HardwareKeyAdded(_)
+            | Event::HardwareKeyRotated(_)
+            | Event::HardwareKeyReplaced(_)
+            | Event::MethodAdded(_)
+            | Event::MethodReplaced(_)
+            | Event::MethodRemoved(_)
             | Event::OperationCreated(_)
             | Event::ChallengeIssued(_)
             | Event::OperationExpired(_)
             | Event::OperationCancelled(_)
             | Event::OperationAnsweredElsewhere(_)
             | Event::OperationBegun(_)
+            | Event::PushAddressSet(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
+            | Event::DeviceNamed(_)
             | Event::RevocationListTaken(_)
             | Event::KeyUseCounted(_)
             | Event::KeyRotated(_)
@@ -199,9 +209,42 @@ impl Signed {
             data_to_sign_hash: facts.data_to_sign_hash,
             client_data_hash: declared.client_data_hash,
             risk_data_hash: declared.risk_data_hash,
-            of: Of::Operation(facts.kind),
+            of: match facts.kind.key_change() {
+                None => Of::Operation(facts.kind),
+                Some(_) => Of::KeyChange(
+                    facts.kind,
+                    KeyChangeParts {
+                        slot: KeySlot::Hardware,
+                        new_key: KeyId([0; 32]),
+                        attestation_hash: NO_CONTENT,
+                    },
+                ),
+            },
         };
         Ok(Self { base })
+    }
+
+    /// The same, of an answer that changes a key: that of `target`, or the
+    /// hardware key, for `new_key`, with this hash of evidence about it. Changes nothing where the operation is not of
+    /// a kind that changes keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError::Key`] if the new key is no point of the curve.
+    pub fn changing(
+        mut self,
+        target: Option<Method>,
+        new_key: Option<&KeyBytes>,
+        attestation_hash: Hash,
+    ) -> Result<Self, ProofError> {
+        if let Of::KeyChange(_, parts) = &mut self.base.of {
+            parts.attestation_hash = attestation_hash;
+            parts.slot = target.map_or(KeySlot::Hardware, KeySlot::Software);
+            if let Some(key) = new_key {
+                parts.new_key = key.check()?.id();
+            }
+        }
+        Ok(self)
     }
 
     /// What an event's signatures were made over, and what was recorded of them;
@@ -261,7 +304,11 @@ impl Signed {
             context_hash: judged.context_hash,
             data_to_sign_hash: judged.data_to_sign_hash,
         };
-        Self::at_authentication(&facts, &judged.declared)
+        Self::at_authentication(&facts, &judged.declared)?.changing(
+            judged.target,
+            judged.new_key.as_ref(),
+            judged.attestation_hash(),
+        )
     }
 
     /// The bytes that `key` signs in this part.

@@ -104,6 +104,11 @@ terms! {
         HwKeyRequired = 4 "HW_KEY_REQUIRED",
         /// Every signature is good, and the number is not the one that was to be confirmed.
         ConfirmationWrong = 5 "CONFIRMATION_WRONG",
+        /// The new key of a key change did not prove that the device holds it.
+        NewKeyUnproven = 6 "NEW_KEY_UNPROVEN",
+        /// The application requires evidence that a new hardware key is in hardware, and it
+        /// did not come or was refused.
+        AttestationRequired = 7 "ATTESTATION_REQUIRED",
     }
 
     /// What became of an operation.
@@ -130,6 +135,20 @@ terms! {
         Authentication = 1 "AUTHENTICATION",
         /// To sign a transaction; the signed evidence is the service provider's to keep.
         Transaction = 2 "TRANSACTION",
+        /// To add a hardware key to a registration that has none.
+        AddHwKey = 3 "ADD_HW_KEY",
+        /// To put a new hardware key in the place of the old one, which signs too.
+        RotateHwKey = 4 "ROTATE_HW_KEY",
+        /// To put a new hardware key in the place of one that is lost.
+        ReplaceHwKey = 5 "REPLACE_HW_KEY",
+        /// To add a key for a PIN or biometric method.
+        AddMethod = 6 "ADD_METHOD",
+        /// To replace the key of such a method: with a PIN, to change the PIN.
+        ReplaceMethod = 7 "REPLACE_METHOD",
+        /// To remove such a method.
+        RemoveMethod = 8 "REMOVE_METHOD",
+        /// To end the registration, by the device itself; only a device begins it.
+        Deactivation = 9 "DEACTIVATION",
     }
 
     /// Why a user says no.
@@ -194,6 +213,9 @@ terms! {
         FraudSuspected = 4 "FRAUD_SUSPECTED",
         /// Anything else.
         Other = 5 "OTHER",
+        /// Its hardware key is no longer trusted: a certificate was revoked, or a
+        /// policy refuses its evidence.
+        KeyDistrusted = 6 "KEY_DISTRUSTED",
     }
 
     /// Why a registration is locked.
@@ -210,6 +232,8 @@ terms! {
         FraudSuspected = 5 "FRAUD_SUSPECTED",
         /// Anything else.
         Other = 6 "OTHER",
+        /// Its hardware key is no longer trusted.
+        KeyDistrusted = 7 "KEY_DISTRUSTED",
         /// The service provider blocked the device that it is on.
         DeviceBlocked = 8 "DEVICE_BLOCKED",
     }
@@ -226,8 +250,12 @@ terms! {
         FraudSuspected = 4 "FRAUD_SUSPECTED",
         /// Anything else.
         Other = 5 "OTHER",
+        /// Its hardware key is no longer trusted.
+        KeyDistrusted = 6 "KEY_DISTRUSTED",
+        /// The device itself ended it, and signed that.
+        ByDevice = 7 "BY_DEVICE",
         /// Nobody has used it for as long as the application allows.
-        Inactive = 7 "INACTIVE",
+        Inactive = 8 "INACTIVE",
     }
 
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
@@ -285,12 +313,80 @@ impl OperationState {
 }
 
 impl OperationKind {
+    /// Whether only a device begins it.
+    #[must_use]
+    pub fn is_begun_by_device(self) -> bool {
+        self == Self::Deactivation
+    }
+
     /// The purpose in the transcripts that answer it.
     #[must_use]
     pub fn purpose(self) -> Purpose {
         match self {
             Self::Authentication => Purpose::Authentication,
             Self::Transaction => Purpose::Transaction,
+            Self::Deactivation => Purpose::Deactivation,
+            Self::AddHwKey => Purpose::AddHwKey,
+            Self::RotateHwKey => Purpose::RotateHwKey,
+            Self::ReplaceHwKey => Purpose::ReplaceHwKey,
+            Self::AddMethod => Purpose::AddMethod,
+            Self::ReplaceMethod => Purpose::ReplaceMethod,
+            Self::RemoveMethod => Purpose::RemoveMethod,
+        }
+    }
+
+    /// What it makes of the registration's keys; none if it changes none.
+    #[must_use]
+    pub fn key_change(self) -> Option<KeyChange> {
+        match self {
+            Self::Authentication | Self::Transaction | Self::Deactivation => None,
+            Self::AddHwKey => Some(KeyChange::AddHwKey),
+            Self::RotateHwKey => Some(KeyChange::RotateHwKey),
+            Self::ReplaceHwKey => Some(KeyChange::ReplaceHwKey),
+            Self::AddMethod => Some(KeyChange::AddMethod),
+            Self::ReplaceMethod => Some(KeyChange::ReplaceMethod),
+            Self::RemoveMethod => Some(KeyChange::RemoveMethod),
+        }
+    }
+}
+
+/// A change of one key of a live registration; see [`crate::key_change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyChange {
+    /// A hardware key, where there is none.
+    AddHwKey,
+    /// Another hardware key, with the consent of the one on file.
+    RotateHwKey,
+    /// Another hardware key, the one on file being lost.
+    ReplaceHwKey,
+    /// A key for a method that has none.
+    AddMethod,
+    /// Another key for a method.
+    ReplaceMethod,
+    /// No key for a method any more.
+    RemoveMethod,
+}
+
+impl KeyChange {
+    /// Whether it brings a new key.
+    #[must_use]
+    pub fn brings_key(self) -> bool {
+        match self {
+            Self::AddHwKey
+            | Self::RotateHwKey
+            | Self::ReplaceHwKey
+            | Self::AddMethod
+            | Self::ReplaceMethod => true,
+            Self::RemoveMethod => false,
+        }
+    }
+
+    /// Whether it is the hardware key that changes.
+    #[must_use]
+    pub fn is_of_hardware(self) -> bool {
+        match self {
+            Self::AddHwKey | Self::RotateHwKey | Self::ReplaceHwKey => true,
+            Self::AddMethod | Self::ReplaceMethod | Self::RemoveMethod => false,
         }
     }
 }
@@ -303,6 +399,7 @@ impl From<ReasonGiven> for LockReason {
             ReasonGiven::DeviceStolen => Self::DeviceStolen,
             ReasonGiven::FraudSuspected => Self::FraudSuspected,
             ReasonGiven::Other => Self::Other,
+            ReasonGiven::KeyDistrusted => Self::KeyDistrusted,
         }
     }
 }
@@ -315,6 +412,7 @@ impl From<ReasonGiven> for DeactivationReason {
             ReasonGiven::DeviceStolen => Self::DeviceStolen,
             ReasonGiven::FraudSuspected => Self::FraudSuspected,
             ReasonGiven::Other => Self::Other,
+            ReasonGiven::KeyDistrusted => Self::KeyDistrusted,
         }
     }
 }
@@ -324,12 +422,13 @@ impl DeactivationReason {
     #[must_use]
     pub fn given(self) -> Option<ReasonGiven> {
         match self {
-            Self::Inactive => None,
+            Self::ByDevice | Self::Inactive => None,
             Self::UserRequest => Some(ReasonGiven::UserRequest),
             Self::DeviceLost => Some(ReasonGiven::DeviceLost),
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
             Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
             Self::Other => Some(ReasonGiven::Other),
+            Self::KeyDistrusted => Some(ReasonGiven::KeyDistrusted),
         }
     }
 }
@@ -345,6 +444,7 @@ impl LockReason {
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
             Self::FraudSuspected => Some(ReasonGiven::FraudSuspected),
             Self::Other => Some(ReasonGiven::Other),
+            Self::KeyDistrusted => Some(ReasonGiven::KeyDistrusted),
         }
     }
 }

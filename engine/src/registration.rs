@@ -23,11 +23,12 @@ use crate::devices;
 use crate::entries::{Activation, Application, Look, Registration};
 use crate::events::{
     ActivationCancelledV1, ActivationExpiredV1, ActivationJudgedV1, ActivationRequestedV1,
-    ActivationStartedV1, Actor, KeySetV1, OperationCancelledV1, RegistrationDeactivatedV1,
-    RegistrationLockedV1, RegistrationUnlockedV1, VerificationV1,
+    ActivationStartedV1, Actor, EvidenceJudgedV1, KeySetV1, OperationCancelledV1,
+    RegistrationDeactivatedV1, RegistrationLockedV1, RegistrationUnlockedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
+use crate::naming;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
     ActivationFailure, ActivationState, CancelReason, CodeKind, DeactivationReason, ReasonGiven,
@@ -172,21 +173,25 @@ pub(crate) fn finish_activation(
     let version = served(&application, &want.declared.client_version)?;
     acceptable(&application, &want.keys)?;
     devices::acceptable(look, &application, want.device)?;
-    judged_as_things_are(look, &application, want)?;
+    judged_as_things_are(look, &application, want.evidence.as_ref())?;
     let objection = devices::objection(look, &application, &registration, want.device);
     let judged = judge(&application, &activation, &registration, &version, objection, want);
-    Plan::new(event_id)
-        .sealed(activation.registration, judged, registration.subject, &want.sealed)
-        .done()
+    let accepted = judged.failure.is_none();
+    let id = activation.registration;
+    let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if accepted && !want.name.is_empty() {
+        plan = naming::named(plan, id, &registration, None, &want.name);
+    }
+    plan.done()
 }
 
 /// Refuses evidence that was judged under another policy or list than those in force.
-fn judged_as_things_are(
+pub(crate) fn judged_as_things_are(
     look: Look,
     application: &Application,
-    want: &FinishActivation,
+    evidence: Option<&EvidenceJudgedV1>,
 ) -> Result<(), Refusal> {
-    let current = want.evidence.as_ref().is_none_or(|evidence| {
+    let current = evidence.is_none_or(|evidence| {
         evidence.config_version == application.config_version && evidence.list == look.system().list
     });
     if current { Ok(()) } else { Err(Refusal::Stale) }
@@ -353,14 +358,19 @@ pub(crate) fn cancelled(
 ) -> Plan {
     match activation {
         Some(activation) => {
-            plan.event(registration, ActivationCancelledV1 { by: by.cloned(), activation, reason })
+            let by = by.cloned();
+            plan.event(registration, ActivationCancelledV1 { by, activation, reason })
         }
         None => plan,
     }
 }
 
 /// The registration, if the caller may manage it.
-fn managed(look: Look, by: &Actor, id: Id) -> Result<std::sync::Arc<Registration>, Refusal> {
+pub(crate) fn managed(
+    look: Look,
+    by: &Actor,
+    id: Id,
+) -> Result<std::sync::Arc<Registration>, Refusal> {
     // An unknown registration has no application: ask for one that does not exist.
     let registration = look.registration(id);
     let application = registration.as_ref().map_or(Id::NIL, |known| known.application);
@@ -418,7 +428,8 @@ pub(crate) fn deactivate(
     deactivated(Plan::new(event_id), id, &registration, Some(by), reason.into()).done()
 }
 
-/// Adds the end of a registration, and of all that is under way in it.
+/// Adds the end of a registration, and of all that is under way in it; `by` is
+/// none if nobody with an API key ends it.
 pub(crate) fn deactivated(
     plan: Plan,
     id: Id,

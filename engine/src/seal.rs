@@ -14,6 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use crate::ids::Id;
+use crate::machine::Draft;
 
 /// How many bytes longer a sealed part is than its plaintext.
 pub const OVERHEAD: usize = 16;
@@ -40,6 +41,18 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// That of a record's sealed part.
+    #[must_use]
+    pub fn of(draft: &Draft) -> Self {
+        Self {
+            event_id: draft.event_id,
+            stream: draft.stream,
+            event_type: draft.event_type,
+            schema: draft.schema,
+            subject: draft.subject,
+        }
+    }
+
     /// The associated data: every field at a fixed place, integers big-endian.
     #[must_use]
     pub fn bytes(&self) -> [u8; 76] {

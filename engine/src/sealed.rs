@@ -19,6 +19,10 @@ pub const MEDIA_TYPE_MAX: usize = 128;
 pub const EXTERNAL_ID_MAX: usize = 128;
 /// Most bytes of client data (the reference product's limit).
 pub const CLIENT_DATA_MAX: usize = 1024;
+/// Most bytes of the name of a push gateway.
+pub const PUSH_GATEWAY_MAX: usize = 32;
+/// Most bytes of a push token.
+pub const PUSH_TOKEN_MAX: usize = 2048;
 /// Most bytes of risk data.
 pub const RISK_DATA_MAX: usize = 8 * 1024;
 
@@ -60,6 +64,13 @@ pub struct SealedUserV1 {
     pub user_ref: String,
 }
 
+/// Of `DeviceNamed`: the name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedNameV1 {
+    /// What the user calls the device, as it was given.
+    pub name: String,
+}
+
 /// Of `OperationCreated`: what the user is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedRequestV1 {
@@ -93,4 +104,21 @@ pub struct SealedResponseV1 {
 pub struct SealedDeviceV1 {
     /// The device hash.
     pub device_hash: [u8; 32],
+}
+
+/// Of `PushAddressSet`: where pushes go.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPushAddressV1 {
+    /// Which push service.
+    pub gateway: String,
+    /// The token that it gave to the app.
+    pub token: String,
+}
+
+impl std::fmt::Debug for SealedPushAddressV1 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedPushAddressV1")
+            .field("gateway", &self.gateway)
+            .finish_non_exhaustive()
+    }
 }

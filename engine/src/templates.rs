@@ -113,6 +113,9 @@ fn template(name: &str, members: &Value) -> Result<Template, String> {
         return Err(wrong("must name methods that reach its level"));
     }
     let kind = kind.unwrap_or(OperationKind::Authentication);
+    if kind.is_begun_by_device() {
+        return Err(wrong("must have a kind that a service provider asks for"));
+    }
     Ok(Template { name: name.to_owned(), kind, level, methods, lifetime_s, confirmation })
 }
 

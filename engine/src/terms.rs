@@ -95,6 +95,20 @@ terms! {
         Authentication = 2 "authentication",
         /// Keys of a registration sign a transaction.
         Transaction = 3 "transaction",
+        /// A hardware key enters a registration that has none.
+        AddHwKey = 4 "add-hw-key",
+        /// A hardware key takes the place of the one on file.
+        RotateHwKey = 5 "rotate-hw-key",
+        /// A hardware key takes the place of one that is lost.
+        ReplaceHwKey = 6 "replace-hw-key",
+        /// A key for a further method enters a registration.
+        AddMethod = 7 "add-method",
+        /// A key takes the place of a method's key.
+        ReplaceMethod = 8 "replace-method",
+        /// A method's key leaves a registration.
+        RemoveMethod = 9 "remove-method",
+        /// A device ends its own registration.
+        Deactivation = 10 "deactivation",
     }
 
     /// In what capacity a key signs.
@@ -235,7 +249,21 @@ mod tests {
 
     #[test]
     fn every_word_keeps_its_text_and_number_for_ever() {
-        assert_eq!(words!(Purpose), ["1=activation", "2=authentication", "3=transaction"]);
+        assert_eq!(
+            words!(Purpose),
+            [
+                "1=activation",
+                "2=authentication",
+                "3=transaction",
+                "4=add-hw-key",
+                "5=rotate-hw-key",
+                "6=replace-hw-key",
+                "7=add-method",
+                "8=replace-method",
+                "9=remove-method",
+                "10=deactivation",
+            ]
+        );
         assert_eq!(words!(Role), ["1=SOFTWARE", "2=POSSESSION", "3=HARDWARE", "4=PREVIOUS"]);
         assert_eq!(words!(Method), ["1=DEVICE", "2=DEVICE:PIN", "3=DEVICE:BIOMETRIC"]);
         assert_eq!(words!(Decision), ["1=approve", "2=reject"]);

@@ -79,6 +79,9 @@ pub enum Of {
     Activation(ActivationParts),
     /// The answer to an operation of this kind.
     Operation(OperationKind),
+    /// The answer to an operation that changes a key, with the fields that only
+    /// such an answer has.
+    KeyChange(OperationKind, KeyChangeParts),
 }
 
 /// What a user said: the decision, and what came with it.
@@ -126,13 +129,24 @@ pub struct ActivationParts {
     pub device_hash_hash: Hash,
 }
 
+/// The fields that only the answer to an operation that changes a key has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChangeParts {
+    /// Which key of the registration changes.
+    pub slot: KeySlot,
+    /// The id of the new key; zeros if there is none, and where the user says no.
+    pub new_key: KeyId,
+    /// [`Content::Attestation`], of the new key.
+    pub attestation_hash: Hash,
+}
+
 impl Transcript {
     /// What this transcript is for.
     #[must_use]
     pub fn purpose(&self) -> Purpose {
         match self.of {
             Of::Activation(_) => Purpose::Activation,
-            Of::Operation(kind) => kind.purpose(),
+            Of::Operation(kind) | Of::KeyChange(kind, _) => kind.purpose(),
         }
     }
 
@@ -158,11 +172,19 @@ impl Transcript {
         fields.put(&self.data_to_sign_hash);
         fields.put(&self.client_data_hash);
         fields.put(&self.risk_data_hash);
-        if let Of::Activation(parts) = &self.of {
-            fields.put(&parts.key_set_hash);
-            fields.put(&parts.device_token_hash);
-            fields.put(&parts.attestation_hash);
-            fields.put(&parts.device_hash_hash);
+        match &self.of {
+            Of::Activation(parts) => {
+                fields.put(&parts.key_set_hash);
+                fields.put(&parts.device_token_hash);
+                fields.put(&parts.attestation_hash);
+                fields.put(&parts.device_hash_hash);
+            }
+            Of::KeyChange(_, parts) => {
+                fields.put(parts.slot.as_str().as_bytes());
+                fields.put(&parts.new_key.0);
+                fields.put(&parts.attestation_hash);
+            }
+            Of::Operation(_) => (),
         }
         fields.0
     }
@@ -222,7 +244,7 @@ pub fn shown_octets(title: &str, media_type: &str, octets: &[u8]) -> Vec<u8> {
 }
 
 /// A key's place in a registration. In order: methods by their number, then hardware.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeySlot {
     /// The software key of a method.
     Software(Method),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use storage::disk::RealDisk;
 use storage::journal::{self, JournalReader};
+use storage::keys::KeyError;
 use storage::lock::{LockError, ReadLock};
 use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
 
@@ -32,6 +33,12 @@ pub enum FolderError {
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(journal::OpenError),
+    /// The key store that was named cannot be opened.
+    #[error(transparent)]
+    Keys(KeyError),
+    /// There are no keys in the folder that was named.
+    #[error("{}: no key store here; the folder named must be keys/ or a copy of it", .0.display())]
+    NoKeys(PathBuf),
 }
 
 impl FolderError {
@@ -121,6 +128,11 @@ impl Folder {
     /// The folder of what is derived.
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.join("store")
+    }
+
+    /// Where the key store is, if it is beside the log.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.dir.join("keys")
     }
 
     /// A file of the folder as it is named in reports.

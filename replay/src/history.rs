@@ -106,7 +106,7 @@ impl fmt::Display for Chapter {
 
 /// A registration on one line.
 fn brief(then: &RegistrationThen) -> String {
-    let mut parts = vec![match then.lock_reason {
+    let mut parts = vec![match then.lock_reason.or(then.deactivation_reason) {
         Some(reason) => format!("{} ({reason})", then.state),
         None => then.state.to_owned(),
     }];

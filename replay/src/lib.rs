@@ -15,6 +15,7 @@
 //! else. The signatures are verified by another library than the server's.
 
 pub mod affected;
+mod evidence;
 pub mod export;
 pub mod folder;
 pub mod history;

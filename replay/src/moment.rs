@@ -107,6 +107,8 @@ pub struct RegistrationThen {
     pub state: &'static str,
     /// Why it was locked, if it was.
     pub lock_reason: Option<&'static str>,
+    /// Why it is over, if it is and ever had keys.
+    pub deactivation_reason: Option<&'static str>,
     /// Software keys by method.
     pub software_keys: Vec<KeyThen>,
     /// The hardware key.
@@ -309,6 +311,7 @@ pub(crate) fn registration_then(look: Look, id: Id, now: Micros) -> Option<Regis
         subject: registration.subject,
         state: registration.state.as_str(),
         lock_reason: registration.lock_reason.map(|reason| reason.as_str()),
+        deactivation_reason: registration.deactivation_reason.map(|reason| reason.as_str()),
         software_keys: software_keys(&registration),
         hardware_key: registration.hardware.as_ref().map(|key| key_then(None, key)),
         hw_key_impossible: registration.hw_key_impossible,
@@ -411,7 +414,8 @@ impl fmt::Display for RegistrationThen {
         writeln!(f, "registration {}", self.registration_id)?;
         writeln!(f, "  application       {}", self.application_id)?;
         writeln!(f, "  person            subject {}", self.subject)?;
-        let reason = self.lock_reason.map_or_else(String::new, |reason| format!(", {reason}"));
+        let reason = self.lock_reason.or(self.deactivation_reason);
+        let reason = reason.map_or_else(String::new, |reason| format!(", {reason}"));
         writeln!(f, "  state             {}{reason}", self.state)?;
         for key in &self.software_keys {
             writeln!(f, "  software key      {} {}", key.method.unwrap_or_default(), key.key_id)?;

@@ -25,6 +25,8 @@ pub enum Level {
     Rules,
     /// State, folded again from the log.
     Replay,
+    /// Attestation evidence, judged again.
+    Attestation,
 }
 
 impl Level {
@@ -38,6 +40,7 @@ impl Level {
         Self::Signatures,
         Self::Rules,
         Self::Replay,
+        Self::Attestation,
     ];
 
     /// What it checks, for people.
@@ -52,6 +55,7 @@ impl Level {
             Self::Signatures => "signatures",
             Self::Rules => "rules",
             Self::Replay => "replay",
+            Self::Attestation => "attestation",
         }
     }
 }

@@ -59,6 +59,19 @@ pub fn summary(event: &Event) -> String {
             format!("{} until {}", e.registrations, crate::rfc3339(e.until))
         }
         Event::RegistrationDeactivated(e) => e.reason.to_string(),
+        Event::HardwareKeyAdded(e) => format!("operation {}", e.operation),
+        Event::HardwareKeyRotated(e) => format!("operation {}", e.operation),
+        Event::HardwareKeyReplaced(e) if e.unproven_device => {
+            format!("operation {}, without a signature by the lost key", e.operation)
+        }
+        Event::HardwareKeyReplaced(e) => format!("operation {}", e.operation),
+        Event::MethodAdded(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::MethodReplaced(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::MethodRemoved(e) => format!("operation {}: {}", e.operation, e.method),
+        Event::DeviceNamed(e) => {
+            let by = if e.by.is_some() { "the service provider" } else { "the device" };
+            format!("by {by}{}", if e.named { "" } else { ": no name" })
+        }
         Event::OperationCreated(e) => {
             let of = e.broadcast.map_or_else(String::new, |id| format!(", broadcast {id}"));
             format!("operation {} {} {}{of}", e.operation, e.kind, e.level)
@@ -79,7 +92,8 @@ pub fn summary(event: &Event) -> String {
         ),
         Event::OperationExpired(e) => format!("operation {}", e.operation),
         Event::OperationCancelled(e) => format!("operation {}: {}", e.operation, e.reason),
-        Event::OperationBegun(e) => format!("operation {} {}", e.operation, e.level),
+        Event::PushAddressSet(e) => if e.present { "set" } else { "removed" }.to_owned(),
+        Event::OperationBegun(e) => format!("operation {} {} {}", e.operation, e.kind, e.level),
         Event::OperationAnsweredElsewhere(e) => {
             format!("operation {}: {} was answered", e.operation, e.answered)
         }

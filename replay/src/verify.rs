@@ -2,13 +2,14 @@
 //!
 //! Nothing in the folder is changed or repaired. The journal is read from the
 //! first record to the last, in bounded memory but for the folded state, which
-//! grows with registrations and not with the log; for the last level it is
+//! grows with registrations and not with the log; for the level "replay" it is
 //! looked through once before, for digests of state. sled is opened from a
 //! copy in a temporary folder only. A folder that holds nothing but `log/` can
 //! be verified; what then cannot be compared is said.
 //!
 //! Levels, in order: see [`Level`]. Each is a module below.
 
+mod attestation;
 mod checkpoints;
 mod copies;
 mod digests;
@@ -38,6 +39,7 @@ use storage::note::VerifierKey;
 use storage::record;
 use tempfile::TempDir;
 
+use self::attestation::Attestation;
 use self::checkpoints::Checkpoints;
 pub use self::checkpoints::{Kept, PolicyError, WitnessPolicy};
 use self::copies::Copies;
@@ -87,6 +89,9 @@ pub struct Options<'a> {
     pub since: Vec<Kept>,
     /// Whose cosignatures are asked for.
     pub policy: Option<WitnessPolicy>,
+    /// The key store that opens sealed evidence; none for the one in the folder,
+    /// if there is one.
+    pub keys: Option<PathBuf>,
     /// Told how far it has come.
     pub progress: Option<Progress<'a>>,
 }
@@ -94,7 +99,7 @@ pub struct Options<'a> {
 impl Default for Options<'_> {
     fn default() -> Self {
         Self {
-            through: Level::Replay,
+            through: Level::Attestation,
             threads: None,
             scratch: None,
             failures_kept: 100,
@@ -102,6 +107,7 @@ impl Default for Options<'_> {
             key: None,
             since: Vec::new(),
             policy: None,
+            keys: None,
             progress: None,
         }
     }
@@ -143,7 +149,9 @@ pub fn verify(dir: &Path, options: &Options) -> Result<Report, FolderError> {
         let findings = Findings::new(options.failures_kept, &[tiles::COMPARED]);
         let covered = if options.through >= Level::Copies { checkpoints.covered() } else { 0 };
         let tiles = Tiles::open(&folder.dir, covered, findings)?;
-        let pass = Pass { tiles, ..Pass::new(&folder, &second, checkpoints, workers, options) };
+        let attestation = Attestation::open(&folder, options)?;
+        let pass = Pass::new(&folder, &second, checkpoints, workers, attestation, options);
+        let pass = Pass { tiles, ..pass };
         match journal {
             Ok(journal) => pass.run(&journal),
             Err(error) => Ok(pass.without_origin(&error)),
@@ -214,6 +222,7 @@ struct Pass<'a, 'scope> {
     rules: Findings,
     states: States,
     digests: Digests,
+    attestation: Attestation,
     state: FoldedState<Keytrail>,
     ids: Ids,
     /// Records of a command that is not yet known to be complete.
@@ -236,6 +245,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         second: &'a Second,
         checkpoints: Checkpoints,
         signatures: Signatures<'scope>,
+        attestation: Attestation,
         options: &'a Options<'a>,
     ) -> Self {
         let findings = |counted: &[&'static str]| Findings::new(options.failures_kept, counted);
@@ -263,6 +273,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
                 clean,
             ),
             digests: Digests::default(),
+            attestation,
             state: FoldedState::default(),
             ids: Ids::new(options.scratch.clone().unwrap_or_else(std::env::temp_dir)),
             command: Together::default(),
@@ -424,6 +435,9 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         if self.folding && self.options.through >= Level::Rules {
             rules::check(&command, &self.state, &mut self.rules);
         }
+        if self.folding && self.options.through >= Level::Attestation {
+            self.attestation.check(&command, &self.state);
+        }
         for (record, spot) in command.iter() {
             if self.folding {
                 self.reached(&spot.prev);
@@ -485,6 +499,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             self.signatures.report(otherwise),
             self.rules.report(Level::Rules, rules),
             self.states.report(self.next, folded),
+            self.attestation.report(&self.state, rules),
         ]);
         levels.retain(|level| level.level <= self.options.through);
         Report {

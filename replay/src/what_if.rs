@@ -535,7 +535,9 @@ fn subject(want: &Want) -> Option<Subject> {
         Want::LockRegistration { .. }
         | Want::ReleaseLock(_)
         | Want::UnlockRegistration { .. }
-        | Want::DeactivateRegistration { .. } => Some(Subject::Registration),
+        | Want::DeactivateRegistration { .. }
+        | Want::NameDevice(_)
+        | Want::SetPushAddress(_) => Some(Subject::Registration),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod group;
 mod pair;
+mod reader;
 pub mod rotation;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::disk::{self, Disk, Privacy};
 use group::{Failure, Subjects};
 use pair::{NONCE_LEN, Slot, WRAPPED_LEN, Wrapped};
+pub use reader::{Found, KeyReader};
 
 /// A 256-bit secret. Wiped when dropped, never shown.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -58,6 +60,9 @@ pub enum SecretName {
     Checkpoints,
     /// Signs evidence that service providers keep.
     Evidence,
+    /// What the server shares with devices and their push hook: the key that signs
+    /// call-outs and offline questions, nonces of pushes, offline secrets.
+    Devices,
 }
 
 /// A subject and the key that seals what names it.
@@ -131,12 +136,13 @@ enum Part {
 
 impl Part {
     /// Those that are one secret.
-    const SECRETS: [Self; 6] = [
+    const SECRETS: [Self; 7] = [
         Self::Secret(SecretName::ApiKeys),
         Self::Secret(SecretName::ActivationCodes),
         Self::Secret(SecretName::Subjects),
         Self::Secret(SecretName::Checkpoints),
         Self::Secret(SecretName::Evidence),
+        Self::Secret(SecretName::Devices),
         Self::Wrapping,
     ];
 
@@ -147,6 +153,7 @@ impl Part {
             Self::Secret(SecretName::Subjects) => "subjects.key",
             Self::Secret(SecretName::Checkpoints) => "checkpoints.key",
             Self::Secret(SecretName::Evidence) => "evidence.key",
+            Self::Secret(SecretName::Devices) => "devices.key",
             Self::Wrapping => "wrapping.key",
             Self::Subjects => "subjects.store",
             Self::Mirror => "subjects.mirror",
@@ -167,6 +174,10 @@ impl Part {
             }
             Self::Secret(SecretName::Evidence) => {
                 "without it evidence is signed with another key than before"
+            }
+            Self::Secret(SecretName::Devices) => {
+                "without it push call-outs are signed with another key than before, and no offline \
+                 answer can be checked"
             }
             Self::Wrapping => "without it no personal data in the log can be read",
             Self::Subjects | Self::Mirror => {
@@ -202,7 +213,7 @@ const SECRET_FILE_LEN: usize = 72;
 pub struct KeyStore {
     entropy: Arc<dyn Entropy>,
     dir: PathBuf,
-    secrets: [Secret32; 5],
+    secrets: [Secret32; 6],
     wrapping: LessSafeKey,
     tag_key: Secret32,
     device_key: Secret32,
@@ -242,19 +253,18 @@ impl KeyStore {
             };
             secrets.push(opened);
         }
-        let [api_keys, codes, references, checkpoints, evidence, wrapping] =
-            <[Secret32; 6]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
+        let [api_keys, codes, references, checkpoints, evidence, devices, wrapping] =
+            <[Secret32; 7]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
         let slot_key = slot_key(&references, &wrapping);
         let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
-        let wrapping = UnboundKey::new(&AES_256_GCM_SIV, wrapping.expose())
-            .map_err(|_| Part::Wrapping.damaged(dir))?;
+        let wrapping = wrapping_key(&wrapping, dir)?;
         let tag_key = Secret32::new(blake3::derive_key(TAG_CONTEXT, references.expose()));
         let device_key = Secret32::new(blake3::derive_key(DEVICE_CONTEXT, references.expose()));
         Ok(Self {
             entropy,
             dir: dir.to_path_buf(),
-            secrets: [api_keys, codes, references, checkpoints, evidence],
-            wrapping: LessSafeKey::new(wrapping),
+            secrets: [api_keys, codes, references, checkpoints, evidence, devices],
+            wrapping,
             tag_key,
             device_key,
             repaired,
@@ -278,13 +288,14 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn secret(&self, name: SecretName) -> Result<Secret32, KeyError> {
-        let [api_keys, codes, subjects, checkpoints, evidence] = &self.secrets;
+        let [api_keys, codes, subjects, checkpoints, evidence, devices] = &self.secrets;
         Ok(match name {
             SecretName::ApiKeys => api_keys.clone(),
             SecretName::ActivationCodes => codes.clone(),
             SecretName::Subjects => subjects.clone(),
             SecretName::Checkpoints => checkpoints.clone(),
             SecretName::Evidence => evidence.clone(),
+            SecretName::Devices => devices.clone(),
         })
     }
 
@@ -357,7 +368,7 @@ impl KeyStore {
     pub fn subject_key(&self, id: Id) -> Result<Option<SubjectKey>, KeyError> {
         let wrapped =
             self.subjects.wrapped(id).map_err(|failure| self.write_error(failure.into()))?;
-        wrapped.map(|wrapped| self.unwrap(id, wrapped)).transpose()
+        wrapped.map(|wrapped| unwrap(&self.wrapping, &self.dir, id, wrapped)).transpose()
     }
 
     /// Destroys a subject's key and the way from its reference to it; false if
@@ -448,21 +459,33 @@ impl KeyStore {
         wrapped[32..].copy_from_slice(seal.as_ref());
         Ok(Wrapped { tag, nonce, key: wrapped })
     }
+}
 
-    fn unwrap(&self, id: Id, wrapped: Wrapped) -> Result<SubjectKey, KeyError> {
-        let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
-        let mut wrapped = wrapped.key;
-        let opened = self
-            .wrapping
-            .open_in_place(nonce, Aad::from(id.0), &mut wrapped)
-            .map_err(|_| Part::Wrapping.damaged(&self.dir))?;
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(opened);
-        let key = Secret32::new(bytes);
-        bytes.zeroize();
-        wrapped.zeroize();
-        Ok(SubjectKey { id, key })
-    }
+/// A subject's key as it was before it was wrapped.
+fn unwrap(
+    wrapping: &LessSafeKey,
+    dir: &Path,
+    id: Id,
+    wrapped: Wrapped,
+) -> Result<SubjectKey, KeyError> {
+    let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
+    let mut wrapped = wrapped.key;
+    let opened = wrapping
+        .open_in_place(nonce, Aad::from(id.0), &mut wrapped)
+        .map_err(|_| Part::Wrapping.damaged(dir))?;
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(opened);
+    let key = Secret32::new(bytes);
+    bytes.zeroize();
+    wrapped.zeroize();
+    Ok(SubjectKey { id, key })
+}
+
+/// The key that wraps subjects' keys.
+fn wrapping_key(secret: &Secret32, dir: &Path) -> Result<LessSafeKey, KeyError> {
+    UnboundKey::new(&AES_256_GCM_SIV, secret.expose())
+        .map(LessSafeKey::new)
+        .map_err(|_| Part::Wrapping.damaged(dir))
 }
 
 /// Why no subject was made.
@@ -500,24 +523,30 @@ fn open_secret(
     entropy: &dyn Entropy,
     expect: Expect,
 ) -> Result<Secret32, KeyError> {
-    let path = dir.join(part.file_name());
-    match disk.read(&path, SECRET_FILE_LEN as u64) {
+    match (read_secret(disk, dir, part)?, expect) {
+        (Some(secret), _) => Ok(secret),
+        (None, Expect::Existing) => Err(part.missing(dir)),
+        (None, Expect::MayBeNew) => {
+            let secret = Secret32::new(random(entropy));
+            let mut bytes = encode_secret(&secret);
+            let path = dir.join(part.file_name());
+            let made = disk::write_atomically(disk, &path, &bytes, Privacy::Private);
+            bytes.zeroize();
+            made.map_err(part.io(dir))?;
+            Ok(secret)
+        }
+    }
+}
+
+/// A secret as its file holds it; none if there is no file.
+fn read_secret(disk: &dyn Disk, dir: &Path, part: Part) -> Result<Option<Secret32>, KeyError> {
+    match disk.read(&dir.join(part.file_name()), SECRET_FILE_LEN as u64) {
         Ok(mut bytes) => {
             let secret = decode_secret(&bytes);
             bytes.zeroize();
-            secret.ok_or_else(|| part.damaged(dir))
+            secret.map(Some).ok_or_else(|| part.damaged(dir))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match expect {
-            Expect::Existing => Err(part.missing(dir)),
-            Expect::MayBeNew => {
-                let secret = Secret32::new(random(entropy));
-                let mut bytes = encode_secret(&secret);
-                let made = disk::write_atomically(disk, &path, &bytes, Privacy::Private);
-                bytes.zeroize();
-                made.map_err(part.io(dir))?;
-                Ok(secret)
-            }
-        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(part.damaged(dir)),
         Err(error) => Err(part.io(dir)(error)),
     }

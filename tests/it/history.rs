@@ -287,6 +287,7 @@ impl History {
             body_digest: self.bytes(),
             verifications,
             evidence: None,
+            name: Vec::new(),
             sealed: vec![3; 50],
         }
     }
@@ -314,6 +315,7 @@ impl History {
             operation,
             challenge,
             client_version: "3.8".into(),
+            push_confirmed: false,
         }));
         let declared = declared(phone);
         let facts = AuthenticationFacts {
@@ -337,6 +339,9 @@ impl History {
             said: Decision::Approve.into(),
             declared,
             body_digest: self.bytes(),
+            new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at: registration.keys_at,
             verifications,
             sealed: Vec::new(),

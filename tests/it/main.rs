@@ -21,3 +21,4 @@ mod shape;
 mod succession;
 mod time;
 mod tour;
+mod verdicts;

@@ -658,3 +658,26 @@ fn a_phone_begins_an_operation_where_the_application_lets_it() {
     let id = ended.out["operation_id"].as_str().unwrap().parse().unwrap();
     assert!(server.operation(id).begun_by_device);
 }
+
+#[test]
+fn a_phone_that_leaves_removes_its_keys_once_the_server_has_said_so() {
+    let server = Server::start(lenient());
+    let phone = server.phone("phone.json", &["--pin", "2580"]);
+    let refused = device(&["deactivate", "--yes", "--wrong-device-token"], &phone.state);
+    assert_eq!((refused.code, &refused.out["error"]["code"]), (1, &json!("operation_not_found")));
+    assert!(phone.state.exists(), "the keys are kept");
+    let nobody = device(&["deactivate"], &phone.state);
+    assert_eq!(nobody.code, 2, "{}", nobody.out);
+    let left = device(&["deactivate", "--yes"], &phone.state);
+    assert_eq!((left.code, &left.out["accepted"]), (0, &json!(true)), "{}", left.out);
+    assert!(!phone.state.exists());
+    let registration = server.registration(phone.registration);
+    assert_eq!(registration.state, RegistrationState::Deactivated);
+    assert_eq!(word(registration.deactivation_reason), json!("BY_DEVICE"));
+
+    let other = server.phone("other.json", &[]);
+    let local = device(&["deactivate", "--yes", "--local"], &other.state);
+    assert_eq!((local.code, &local.out["server_told"]), (0, &json!(false)), "{}", local.out);
+    assert!(!other.state.exists());
+    assert_eq!(server.registration(other.registration).state, RegistrationState::Active);
+}

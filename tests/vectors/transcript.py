@@ -72,9 +72,13 @@ def hashes_of(given):
         hashes["device_token_hash"] = salted_hash("device-token", bytes(32), token)
         hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
         hashes["device_hash_hash"] = content_hash("device-hash", given["device_hash"])
+    elif given["purpose"] in CHANGES:
+        hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
     return hashes
 
 
+CHANGES = ["add-hw-key", "rotate-hw-key", "replace-hw-key",
+           "add-method", "replace-method", "remove-method"]
 TEXTS = ["role", "method", "decision", "client_version", "hw_key_client_status"]
 
 
@@ -89,9 +93,18 @@ def transcript(given):
         octets += field(given[name].encode("ascii"))
     octets += field(bytes.fromhex(given["channel_binding"]))
     octets += field(given["level"].encode("ascii"))
-    for value in hashes_of(given).values():
+    hashes = hashes_of(given)
+    if given["purpose"] in CHANGES:
+        new = given["new_key"]
+        evidence = hashes.pop("attestation_hash")
+        changed = field(given["slot"].encode("ascii"))
+        changed += field(bytes(32) if new is None else hashlib.sha256(bytes.fromhex(new)).digest())
+        changed += field(evidence)
+    else:
+        changed = b""
+    for value in hashes.values():
         octets += field(value)
-    return octets
+    return octets + changed
 
 
 # --- P-256 --------------------------------------------------------------------
@@ -223,6 +236,8 @@ def case(name, signer, **given):
     if given.get("purpose") == "activation":
         inputs.update(device_token=known("device token").hex(), key_set=None, attestation=None,
                       device_hash=None)
+    elif given.get("purpose") in CHANGES:
+        inputs.update(slot="HARDWARE", new_key=None, attestation=None)
     unknown = set(given) - set(inputs)
     assert not unknown, unknown
     inputs.update(given)
@@ -251,6 +266,7 @@ def cases():
     full = dict(new, key_set=three, attestation=evidence, client_data=client, risk_data=risk,
                 device_hash=device)
     asked = dict(context=payment, data_to_sign=document, client_data=client, risk_data=risk)
+    change = dict(method="DEVICE:PIN", level="TWO_FACTOR")
     pin = dict(asked, method="DEVICE:PIN", level="TWO_FACTOR", client_version="4.0.2.118")
     return [
         case("activation-device-only", "device", key_set=keys(device="device"),
@@ -275,6 +291,20 @@ def cases():
                                                      decision="approve:42")),
         case("authentication-reject-reason", "device", decision="reject:NOT_ME",
              context=payment),
+        case("rotate-hw-key-new", "previous", role="HARDWARE",
+             **dict(change, purpose="rotate-hw-key", new_key=PUBLIC["previous"].hex())),
+        case("add-hw-key-evidence", "hardware", role="HARDWARE",
+             **dict(change, purpose="add-hw-key", new_key=PUBLIC["hardware"].hex(),
+                    attestation=evidence, hw_key_client_status="NOT_ACTIVATED")),
+        case("replace-method-new", "biometric",
+             **dict(change, purpose="replace-method", slot="DEVICE:PIN",
+                    new_key=PUBLIC["biometric"].hex())),
+        case("remove-method", "biometric",
+             **dict(change, purpose="remove-method", method="DEVICE:BIOMETRIC",
+                    slot="DEVICE:PIN")),
+        case("add-hw-key-reject", "device", purpose="add-hw-key", decision="reject",
+             level="TWO_FACTOR", hw_key_client_status="NOT_ACTIVATED"),
+        case("deactivation-device", "device", purpose="deactivation"),
     ]
 
 

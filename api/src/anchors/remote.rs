@@ -5,71 +5,22 @@ use std::time::Duration;
 
 use storage::notary::{Evidence, Guard};
 use storage::note::{Note, SignatureLine, Signed, VerifierKey};
-use ureq::http::{Request, header};
-use ureq::{Agent, http};
-use zeroize::Zeroizing;
 
 use super::AnchorError;
-use crate::device::agent;
+use crate::endpoint::{Endpoint, Reply, host};
 use crate::settings::WitnessAt;
 use crate::witness::http::SIZE_TYPE;
 use crate::witness::request::{AddCheckpoint, decimal};
 
 /// Longest wait for a whole answer.
 const WHOLE: Duration = Duration::from_secs(10);
-/// Most bytes of an answer that are read.
-const ANSWER_MAX: u64 = 64 * 1024;
-/// Longest token file, in bytes.
-const TOKEN_MAX: u64 = 4_096;
 /// Requests for one checkpoint: the first, one with the size that the witness
 /// said, and one more if it has moved meanwhile.
 const TRIES: usize = 3;
-/// What calls.
-const PRODUCT: &str = concat!("keytrail/", env!("CARGO_PKG_VERSION"));
 
-/// Where bytes are posted to.
-struct Endpoint {
-    agent: Agent,
-    url: String,
-    token: Option<Zeroizing<String>>,
-}
-
-struct Reply {
-    status: u16,
-    media_type: String,
-    body: String,
-}
-
-impl Endpoint {
-    fn new(url: &str, ca: Option<&Path>) -> Result<Self, String> {
-        let agent = agent(url, ca, PRODUCT, WHOLE).map_err(|error| error.to_string())?;
-        Ok(Self { agent, url: url.to_owned(), token: None })
-    }
-
-    fn post(&self, text: &str) -> Result<Reply, AnchorError> {
-        let failed = |error: ureq::Error| AnchorError::Failed(format!("no answer: {error}"));
-        let mut request = Request::post(&self.url).header(header::CONTENT_TYPE, "text/plain");
-        if let Some(token) = &self.token {
-            let bearer = Zeroizing::new(format!("Bearer {}", **token));
-            request = request.header(header::AUTHORIZATION, &**bearer);
-        }
-        let request = request.body(text).map_err(ureq::Error::from).map_err(failed)?;
-        let mut response = self.agent.run(request).map_err(failed)?;
-        let media_type = response.headers().get(header::CONTENT_TYPE);
-        let media_type = media_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media_type = media_type.to_owned();
-        let body = response.body_mut().with_config().limit(ANSWER_MAX).read_to_vec();
-        let body = String::from_utf8(body.map_err(failed)?);
-        let body = body.map_err(|_| AnchorError::Failed("its answer is not UTF-8".to_owned()))?;
-        Ok(Reply { status: response.status().as_u16(), media_type, body })
-    }
-}
-
-/// Scheme and host of a URL: the rest may be a secret.
-fn host(url: &str) -> String {
-    let uri: Option<http::Uri> = url.parse().ok();
-    uri.and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)))
-        .unwrap_or_default()
+/// Posts text; the bytes that the endpoint answers with are bounded.
+fn post(endpoint: &Endpoint, text: &str) -> Result<Reply, AnchorError> {
+    endpoint.post("text/plain", &[], text).map_err(AnchorError::Failed)
 }
 
 /// An endpoint that takes each checkpoint as the body of a POST.
@@ -81,9 +32,7 @@ pub struct Post {
 impl Post {
     /// The endpoint at `url`; `token` is a file with a bearer token.
     pub(super) fn new(url: &str, ca: Option<&Path>, token: Option<&Path>) -> Result<Self, String> {
-        let mut endpoint = Endpoint::new(url, ca)?;
-        endpoint.token = token.map(read_token).transpose()?;
-        Ok(Self { endpoint, name: host(url) })
+        Ok(Self { endpoint: Endpoint::new(url, ca, token, WHOLE)?, name: host(url) })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -91,23 +40,13 @@ impl Post {
     }
 
     pub(super) fn submit(&self, latest: &Guard) -> Result<(), AnchorError> {
-        let reply = self.endpoint.post(&latest.note.to_string())?;
+        let reply = post(&self.endpoint, &latest.note.to_string())?;
         if (200..300).contains(&reply.status) {
             Ok(())
         } else {
             Err(AnchorError::Failed(format!("it answered with status {}", reply.status)))
         }
     }
-}
-
-fn read_token(path: &Path) -> Result<Zeroizing<String>, String> {
-    use storage::disk::{Disk as _, RealDisk};
-    let failed = |why: &str| format!("{}: {why}", path.display());
-    let bytes = RealDisk.read(path, TOKEN_MAX).map_err(|error| failed(&error.to_string()))?;
-    let text = Zeroizing::new(bytes);
-    let text = std::str::from_utf8(&text).map(str::trim).unwrap_or_default();
-    let sane = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if sane { Ok(Zeroizing::new(text.to_owned())) } else { Err(failed("not a bearer token")) }
 }
 
 /// A client of a witness.
@@ -130,7 +69,7 @@ enum Said {
 impl WitnessClient {
     pub(super) fn new(at: &WitnessAt, ca: Option<&Path>) -> Result<Self, String> {
         let url = format!("{}/add-checkpoint", at.url.trim_end_matches('/'));
-        Ok(Self { endpoint: Endpoint::new(&url, ca)?, key: at.key.clone(), known: 0 })
+        Ok(Self { endpoint: Endpoint::new(&url, ca, None, WHOLE)?, key: at.key.clone(), known: 0 })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -185,7 +124,7 @@ impl WitnessClient {
     }
 
     fn send(&self, request: &AddCheckpoint) -> Result<Said, AnchorError> {
-        let reply = self.endpoint.post(&request.to_string())?;
+        let reply = post(&self.endpoint, &request.to_string())?;
         let failed = |why: &str| AnchorError::Failed(why.to_owned());
         match reply.status {
             200 => cosignature(&self.key, &request.note, &reply.body)
@@ -229,6 +168,7 @@ mod tests {
     use storage::note::{Checkpoint, LogSigner, WitnessSigner};
 
     use super::*;
+    use crate::endpoint::ANSWER_MAX;
 
     fn signed(size: u64) -> Note {
         let origin = "bank.example/log".to_owned();
@@ -325,10 +265,5 @@ mod tests {
             let said = said(bad, &asked);
             assert!(matches!(&said, Err(error) if !error.is_alarm()));
         }
-    }
-
-    #[test]
-    fn a_host_is_shown_and_a_path_is_not() {
-        assert_eq!(host("https://siem.example:8443/hook/s3cret"), "https://siem.example:8443");
     }
 }

@@ -2,6 +2,7 @@
 
 mod affected;
 mod inspect;
+mod lock;
 mod update_list;
 
 use clap::{Args, Subcommand};

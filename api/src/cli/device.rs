@@ -1,5 +1,7 @@
 //! `keytrail device`: the simulated phone against any server.
 
+mod deactivate;
+mod push;
 mod test_ca;
 mod words;
 
@@ -17,13 +19,14 @@ use zeroize::Zeroizing;
 
 use super::{Exit, report};
 use crate::device::{
-    ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
-    HardwareFault, Misbehaviour, Offer, Phone, Redemption, Repetition, SoftwareFault, StateError,
-    authenticate_start, begin, load, pending as pending_operations, save_new, save_over,
+    ActivationOptions, Answering, AuthenticationOptions, Client, ClientError, DeviceError,
+    Hardware, HardwareFault, Misbehaviour, NewKey, Offer, Outcome, Phone, Redemption, Repetition,
+    SoftwareFault, StateError, authenticate_start, begin, load, name,
+    pending as pending_operations, printable, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
-use crate::wire::QrPayload;
 use crate::wire::device::FinishedActivation;
+use crate::wire::{Octets32, QrPayload};
 
 /// Where `keytrail serve` listens unless told otherwise.
 const SERVER: &str = "http://127.0.0.1:8080";
@@ -54,8 +57,15 @@ enum Action {
     /// Answer an operation that waits for this phone
     #[command(after_help = WARNING)]
     Authenticate(Box<Authenticate>),
+    /// End this phone's registration, and remove its keys
+    #[command(after_help = WARNING)]
+    Deactivate(deactivate::Arguments),
     /// List the operations that wait for this phone
     Pending(Waiting),
+    /// Name this phone
+    Name(Name),
+    /// Say where pushes for this phone go
+    PushAddress(push::Arguments),
     /// Show what this phone is registered as; never a secret
     Show(Show),
     /// Make a maker of phones for tests, whose evidence an application can be told to trust
@@ -158,13 +168,12 @@ struct Activate {
     /// Risk data
     #[arg(long, value_name = "TEXT")]
     risk_data: Option<String>,
-    /// Send evidence of the test CA in this file
-    #[arg(long, value_name = "FILE", conflicts_with = "attestation")]
-    test_ca: Option<PathBuf>,
-    /// Misbehave: send what is in this file as Android's evidence
-    #[arg(long, value_name = "FILE")]
-    attestation: Option<PathBuf>,
-    /// Name the phone: its device hash is the SHA-256 of this
+    #[command(flatten)]
+    evidence: test_ca::Sends,
+    /// What to call the phone
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Name the phone to the application: its device hash is the SHA-256 of this
     #[arg(long, value_name = "TEXT")]
     installation: Option<String>,
     #[command(flatten)]
@@ -187,6 +196,9 @@ struct Authenticate {
     method: Option<Method>,
     #[command(flatten)]
     pin: Pin,
+    /// The new PIN, where the operation adds or changes one; others on this machine may see it here
+    #[arg(long, value_name = "PIN")]
+    new_pin: Option<Secret>,
     /// Approve without asking
     #[arg(long, conflicts_with = "reject")]
     yes: bool,
@@ -199,6 +211,9 @@ struct Authenticate {
     /// The number that the user confirms with an approval, where one is wanted
     #[arg(long, value_name = "NUMBER", conflicts_with = "reject")]
     number: Option<u32>,
+    /// The nonce of the push that woke the phone
+    #[arg(long, value_name = "NONCE", value_parser = push::nonce)]
+    push_nonce: Option<Octets32>,
     /// Authorities to trust for https, in PEM form
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -208,6 +223,8 @@ struct Authenticate {
     /// Risk data
     #[arg(long, value_name = "TEXT")]
     risk_data: Option<String>,
+    #[command(flatten)]
+    evidence: test_ca::Sends,
     /// Declare this client version instead of the phone's
     #[arg(long, value_name = "VERSION")]
     client_version: Option<String>,
@@ -254,6 +271,22 @@ struct Waiting {
     #[arg(long, value_name = "SECONDS", default_value_t = 0,
         value_parser = clap::value_parser!(u32).range(0..=30))]
     wait: u32,
+    /// Authorities to trust for https, in PEM form
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Names the phone.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["name", "none"]))]
+struct Name {
+    /// What to call it
+    name: Option<String>,
+    /// Take its name away
+    #[arg(long)]
+    none: bool,
     /// Authorities to trust for https, in PEM form
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -344,7 +377,10 @@ pub fn run(arguments: &Arguments) -> Exit {
     let (json, ended) = match &arguments.action {
         Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
+        Action::Deactivate(arguments) => (arguments.json(), deactivate::run(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
+        Action::Name(arguments) => (arguments.common.json, rename(arguments)),
+        Action::PushAddress(arguments) => (arguments.common.json, push::run(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
         Action::TestCa(arguments) => (false, test_ca::run(arguments)),
     };
@@ -440,7 +476,8 @@ fn activation_options(arguments: &Activate) -> Result<ActivationOptions, Failure
         hardware_fault: arguments.faults.fault(),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
-        evidence: test_ca::evidence(arguments)?,
+        evidence: test_ca::evidence(&arguments.evidence)?,
+        name: arguments.name.clone(),
         device_hash: arguments.installation.as_ref().map(|id| Sha256::digest(id).into()),
     })
 }
@@ -503,13 +540,50 @@ fn authenticate(arguments: &Authenticate) -> Result<Exit, Failure> {
     } else if wanted && options.number.is_none() {
         options.number = Some(if can_ask { ask_number()? } else { return Err(Failure::NoNumber) });
     }
-    let outcome = answering.finish(&client, &phone, &options, &SystemEntropy)?;
+    let outcome = answer(&client, &phone, &answering, &options, arguments)?;
     if common.json {
         println!("{}", words::outcome_json(answering.started(), options.said(), &outcome));
     } else {
         print!("{}", words::outcome_words(&outcome));
     }
     Ok(if outcome.finished.accepted { Exit::Ok } else { Exit::Failed })
+}
+
+/// Sends the answer. A phone whose keys it changes is on disk before the server
+/// may take them, as at an activation.
+fn answer(
+    client: &Client,
+    phone: &Phone,
+    answering: &Answering,
+    options: &AuthenticationOptions,
+    arguments: &Authenticate,
+) -> Result<Outcome, Failure> {
+    let changes = answering.started().kind.key_change().is_some();
+    if !changes || options.decision == Decision::Reject {
+        return Ok(answering.finish(client, phone, options, &SystemEntropy)?);
+    }
+    let new_pin = arguments.new_pin.as_ref().map(|pin| pin.0.clone());
+    let new_key = NewKey::generate(answering, options, new_pin, &SystemEntropy)?;
+    let changed = phone.changed(answering, new_key.as_ref(), &SystemEntropy);
+    let state = &arguments.common.state;
+    let pending = pending(state);
+    save_new(&changed, &pending)?;
+    let sent = answering.finish_with(client, phone, options, new_key.as_ref(), &SystemEntropy);
+    let ended = match sent {
+        Err(error @ DeviceError::Client(_)) if !is_refusal(&error) => {
+            return Err(Failure::Unknown(pending, error));
+        }
+        Err(error) => Err(error.into()),
+        Ok(outcome) => {
+            if outcome.finished.accepted {
+                save_over(&changed, state)?;
+            }
+            Ok(outcome)
+        }
+    };
+    let removed = fs::remove_file(&pending);
+    removed.map_err(|cause| StateError::Io { path: pending, cause })?;
+    ended
 }
 
 fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOptions, Failure> {
@@ -521,9 +595,11 @@ fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOpti
         decision: if arguments.reject { Decision::Reject } else { Decision::Approve },
         reject_reason: arguments.reason,
         number: arguments.number,
+        push_nonce: arguments.push_nonce.map(|nonce| nonce.0),
         client_version: arguments.client_version.clone().or(old),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
+        evidence: test_ca::evidence(&arguments.evidence)?,
         misbehaviour: misbehaviour(arguments),
     })
 }
@@ -569,6 +645,19 @@ fn list_pending(arguments: &Waiting) -> Result<Exit, Failure> {
     for operation in &operations {
         let (id, kind, level) = (operation.operation_id, operation.kind, operation.level);
         println!("{id} {kind} {level}");
+    }
+    Ok(Exit::Ok)
+}
+
+fn rename(arguments: &Name) -> Result<Exit, Failure> {
+    let phone = load(&arguments.common.state)?;
+    let client = Client::new(phone.server(), arguments.ca.as_deref())?;
+    let named = name(&client, &phone, arguments.name.as_deref())?;
+    if arguments.common.json {
+        println!("{}", json!(named));
+    } else {
+        let name = named.device_name.as_deref().map(printable);
+        println!("{}", name.map_or("it has no name".into(), |name| format!("it is called {name}")));
     }
     Ok(Exit::Ok)
 }
@@ -657,9 +746,13 @@ mod tests {
     fn authenticating(words: &str) -> Authenticate {
         match parse(&format!("device authenticate {words}")).unwrap() {
             Action::Authenticate(arguments) => *arguments,
-            Action::Activate(_) | Action::Pending(_) | Action::Show(_) | Action::TestCa(_) => {
-                panic!("another action")
-            }
+            Action::Activate(_)
+            | Action::Deactivate(_)
+            | Action::Name(_)
+            | Action::Pending(_)
+            | Action::PushAddress(_)
+            | Action::Show(_)
+            | Action::TestCa(_) => panic!("another action"),
         }
     }
 
@@ -728,6 +821,7 @@ mod tests {
             "--reject --reason BORED",
             "--reject --number 42",
             "--begin THREE",
+            "--push-nonce AAAA",
         ] {
             assert!(parse(&format!("device authenticate {both}")).is_err(), "{both}");
         }

@@ -35,6 +35,10 @@ pub struct Arguments {
     /// File that says whose cosignatures count: lines `witness KEY` and one `quorum NUMBER`
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Key store that opens sealed attestation evidence: keys/ or a copy of it [default: the one
+    /// in the folder, if there is one]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// Folder for the temporary copy of the store [default: the system's]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -73,7 +77,11 @@ pub fn run(arguments: &Arguments) -> Exit {
 
 /// What the auditor brought along.
 fn options(arguments: &Arguments) -> Result<Options<'static>, Box<dyn std::error::Error>> {
-    let mut options = Options { scratch: arguments.scratch.clone(), ..Options::default() };
+    let mut options = Options {
+        scratch: arguments.scratch.clone(),
+        keys: arguments.keys.clone(),
+        ..Options::default()
+    };
     options.key = arguments.key.as_deref().map(key).transpose()?;
     for path in &arguments.since {
         let note = text(path)?

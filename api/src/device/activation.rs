@@ -86,6 +86,8 @@ pub struct ActivationOptions {
     pub evidence: Evidence,
     /// What names the phone.
     pub device_hash: Option<[u8; 32]>,
+    /// What the user calls the phone.
+    pub name: Option<String>,
 }
 
 impl Redemption {
@@ -255,6 +257,7 @@ impl Activating {
             previous: previous
                 .map_or(Ok(PreviousSignatures::default()), |old| vouch(old, &signed))?,
             device_token: Octets32(*fresh.token.bytes()),
+            device_name: options.name.clone(),
             client_data,
             risk_data,
             attestation,
@@ -283,7 +286,7 @@ impl Activating {
 }
 
 /// The hash of the evidence that is sent along.
-fn attestation_hash(sent: Option<&device::AttestationEvidence>) -> Hash {
+pub(super) fn attestation_hash(sent: Option<&device::AttestationEvidence>) -> Hash {
     Content::Attestation.hash_or_none(sent.map(|sent| (&sent.salt.0, sent.octets.0.as_slice())))
 }
 
@@ -497,7 +500,7 @@ pub(super) fn salted(octets: Option<&[u8]>, entropy: &dyn Entropy) -> Option<Sal
     octets.map(|octets| Salted { salt: Octets32(random(entropy)), octets: Octets(octets.to_vec()) })
 }
 
-fn check_pin(pin: &str, policy: &PinPolicy) -> Result<(), DeviceError> {
+pub(super) fn check_pin(pin: &str, policy: &PinPolicy) -> Result<(), DeviceError> {
     let (symbols, belongs): (_, fn(char) -> bool) = match policy.kind {
         PinType::Numeric => ("digits", |symbol| symbol.is_ascii_digit()),
         PinType::Alphanumeric => {

@@ -2,14 +2,15 @@
 //!
 //! The chain has the form of Android's, so a server judges it by the same
 //! rules. Its root is a key in a file, so a server accepts it only for an
-//! application that names the root in `attestation_android_further_roots`;
-//! one with real users never does.
+//! application that says that it is for tests only (`attestation_test_environment`)
+//! and names the root in `attestation_test_roots`.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use engine::attestation::Platform;
+use engine::attestation::chain::TEST_AUTHORITY;
 use engine::key::PublicKey;
 use engine::machine::{Entropy, random};
 use rcgen::{
@@ -101,7 +102,7 @@ impl TestCa {
         PrivateKey::from_secret(&secret).and_then(|key| Self::of(key).ok())
     }
 
-    /// The root as `attestation_android_further_roots` names it.
+    /// The root as `attestation_test_roots` names it.
     #[must_use]
     pub fn root(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.public.spki_der())
@@ -113,7 +114,7 @@ impl TestCa {
     ///
     /// [`DeviceError::Certificate`] if it cannot be made.
     pub fn chain(&self, key: &PublicKey, challenge: &[u8; 32]) -> Result<Vec<u8>, DeviceError> {
-        let mut root = params("keytrail test root", &self.public);
+        let mut root = params(TEST_AUTHORITY, &self.public);
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let mut leaf = params("Android Keystore Key", key);
@@ -249,7 +250,10 @@ mod tests {
 
     fn trusting(ca: &TestCa) -> Policy {
         let roots = json!([ca.root()]);
-        let config = Config::default().with([("attestation_android_further_roots", &roots)]);
+        let config = Config::default().with([
+            ("attestation_test_environment", &json!(true)),
+            ("attestation_test_roots", &roots),
+        ]);
         config.unwrap().attestation
     }
 
@@ -277,6 +281,17 @@ mod tests {
         let distrustful = Policy::default();
         let distrusted = Expected { policy: &distrustful, ..good };
         assert_eq!(outcome(&distrusted), refused(Reason::RootUnknown));
+        // Among an application's further roots it is taken for what it is.
+        let mut careless = Policy::default();
+        careless.android.further_roots = policy.test_roots.clone();
+        let mistaken = Expected { policy: &careless, ..good };
+        assert_eq!(outcome(&mistaken), refused(Reason::TestAuthority));
+        careless.test_environment = true;
+        let mistaken = Expected { policy: &careless, ..good };
+        assert_eq!(outcome(&mistaken), Outcome::Accepted);
+        let emptied = Policy { test_environment: false, ..policy.clone() };
+        let emptied = Expected { policy: &emptied, ..good };
+        assert_eq!(outcome(&emptied), refused(Reason::RootUnknown));
     }
 
     #[test]

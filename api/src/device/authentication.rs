@@ -11,15 +11,20 @@ use engine::transcript::{Content, NO_CONTENT, Said, shown_octets};
 use engine::version::ClientVersion;
 use zeroize::Zeroizing;
 
+use super::activation::attestation_hash;
 use super::activation::{declared, hash, salted};
+use super::attestation::Evidence;
+use super::key_change::NewKey;
 use super::keys::PrivateKey;
 use super::misbehaviour::{Misbehaviour, Repetition};
 use super::phone::{HardwareKey, Phone, message};
 use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
     BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication, ListPending,
-    Pending, PendingOperation, Shown, Signatures, StartAuthentication, StartedAuthentication,
+    NameDevice, NamedDevice, Pending, PendingOperation, SetPushAddress, Shown, Signatures,
+    StartAuthentication, StartedAuthentication,
 };
+use crate::wire::push::PushAddress;
 use crate::wire::{Octets, Octets32};
 
 /// How to answer.
@@ -38,12 +43,16 @@ pub struct AuthenticationOptions {
     pub reject_reason: Option<RejectReason>,
     /// With yes: the number that the user confirms.
     pub number: Option<u32>,
+    /// The nonce of the push that woke the phone.
+    pub push_nonce: Option<[u8; 32]>,
     /// Declares another client version than the phone's.
     pub client_version: Option<String>,
     /// Data for the service provider.
     pub client_data: Option<Vec<u8>>,
     /// Risk data.
     pub risk_data: Option<Vec<u8>>,
+    /// Evidence about a new hardware key, where the answer brings one.
+    pub evidence: Evidence,
     /// What to do wrong.
     pub misbehaviour: Misbehaviour,
 }
@@ -58,9 +67,11 @@ impl Default for AuthenticationOptions {
             decision: Decision::Approve,
             reject_reason: None,
             number: None,
+            push_nonce: None,
             client_version: None,
             client_data: None,
             risk_data: None,
+            evidence: Evidence::None,
             misbehaviour: Misbehaviour::default(),
         }
     }
@@ -112,6 +123,7 @@ pub fn authenticate_start(
         device_token: token(phone, &options.misbehaviour),
         operation_id: options.operation,
         client_version: version(phone, options)?.to_string(),
+        push_nonce: options.push_nonce.map(Octets32),
     };
     let started: StartedAuthentication = client.post("/device/v1/operations/start", &body, None)?;
     if started.application_id != phone.application_id {
@@ -138,10 +150,47 @@ pub fn begin(
         registration_id: phone.registration_id,
         device_token: token(phone, &Misbehaviour::default()),
         nonce: Octets32(random(entropy)),
+        kind: None,
         level,
         client_version: phone.client_version.to_string(),
     };
     Ok(client.post("/device/v1/operations/begin", &body, None)?)
+}
+
+/// Names this phone, or takes its name away.
+///
+/// # Errors
+///
+/// [`DeviceError::Client`].
+pub fn name(
+    client: &Client,
+    phone: &Phone,
+    device_name: Option<&str>,
+) -> Result<NamedDevice, DeviceError> {
+    let body = NameDevice {
+        registration_id: phone.registration_id,
+        device_token: token(phone, &Misbehaviour::default()),
+        device_name: device_name.map(str::to_owned),
+    };
+    Ok(client.post("/device/v1/registrations/name", &body, None)?)
+}
+
+/// Says where pushes for this phone go; none if nowhere any more.
+///
+/// # Errors
+///
+/// [`DeviceError::Client`].
+pub fn set_push_address(
+    client: &Client,
+    phone: &Phone,
+    address: Option<PushAddress>,
+) -> Result<(), DeviceError> {
+    let body = SetPushAddress {
+        registration_id: phone.registration_id,
+        device_token: token(phone, &Misbehaviour::default()),
+        address,
+    };
+    Ok(client.post("/device/v1/push-address", &body, None)?)
 }
 
 /// What waits for this phone, oldest first; waits as many seconds for it if there
@@ -198,13 +247,35 @@ impl Answering {
         options: &AuthenticationOptions,
         entropy: &dyn Entropy,
     ) -> Result<FinishAuthentication, DeviceError> {
+        self.answer_with(phone, options, None, entropy)
+    }
+
+    /// The same, with the new key that an operation awaits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Answering::answer`].
+    pub fn answer_with(
+        &self,
+        phone: &Phone,
+        options: &AuthenticationOptions,
+        new_key: Option<&NewKey>,
+        entropy: &dyn Entropy,
+    ) -> Result<FinishAuthentication, DeviceError> {
         let method = self.method(phone, options)?;
         let client_data = salted(options.client_data.as_deref(), entropy);
         let risk_data = salted(options.risk_data.as_deref(), entropy);
         let claim = claim(phone, &options.misbehaviour)?;
         let version = version(phone, options)?.to_string();
         let declared = declared(&version, Some(claim), client_data.as_ref(), risk_data.as_ref());
-        let signed = Signed::at_authentication(&self.facts(phone, options.said()), &declared)?;
+        let public = new_key.map(|key| key.public()).transpose()?;
+        let attestation = match new_key {
+            Some(key) => key.attested(&options.evidence, &self.started.challenge.0, entropy)?,
+            None => None,
+        };
+        let hash = attestation_hash(attestation.as_ref());
+        let signed = Signed::at_authentication(&self.facts(phone, options.said()), &declared)?
+            .changing(self.started.target_method, public.as_ref(), hash)?;
         Ok(FinishAuthentication {
             registration_id: phone.registration_id,
             device_token: token(phone, &options.misbehaviour),
@@ -216,6 +287,7 @@ impl Answering {
             client_version: version,
             hw_key_client_status: Some(claim),
             signatures: signatures(phone, method, options, &signed)?,
+            new_key: new_key.map(|key| key.offer(&signed, method, attestation)).transpose()?,
             client_data,
             risk_data,
         })
@@ -233,7 +305,23 @@ impl Answering {
         options: &AuthenticationOptions,
         entropy: &dyn Entropy,
     ) -> Result<Outcome, DeviceError> {
-        let body = self.answer(phone, options, entropy)?;
+        self.finish_with(client, phone, options, None, entropy)
+    }
+
+    /// The same, with the new key that an operation awaits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Answering::finish`].
+    pub fn finish_with(
+        &self,
+        client: &Client,
+        phone: &Phone,
+        options: &AuthenticationOptions,
+        new_key: Option<&NewKey>,
+        entropy: &dyn Entropy,
+    ) -> Result<Outcome, DeviceError> {
+        let body = self.answer_with(phone, options, new_key, entropy)?;
         let second = match options.misbehaviour.repetition {
             None => None,
             Some(Repetition::Same) => Some(body.clone()),
@@ -367,7 +455,7 @@ fn claim(phone: &Phone, misbehaviour: &Misbehaviour) -> Result<HwKeyClientStatus
     }
 }
 
-fn token(phone: &Phone, misbehaviour: &Misbehaviour) -> Octets32 {
+pub(super) fn token(phone: &Phone, misbehaviour: &Misbehaviour) -> Octets32 {
     let mut token = *phone.device_token.bytes();
     if misbehaviour.wrong_device_token {
         token[0] ^= 1;
@@ -428,6 +516,8 @@ mod tests {
                 application_id: Id([1; 16]),
                 challenge: Octets32([9; 32]),
                 kind: OperationKind::Transaction,
+                target_method: None,
+                pin_policy: None,
                 level: Level::TwoFactor,
                 methods: methods.to_vec(),
                 context: Some(Shown {

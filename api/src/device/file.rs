@@ -1,6 +1,6 @@
 //! The state file: mode 0600, replaced whole or not at all.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -96,6 +96,16 @@ pub fn save_over(phone: &Phone, path: &Path) -> Result<(), StateError> {
     write(phone, path)?
         .persist(path)
         .map_err(|error| StateError::Io { path: path.to_path_buf(), cause: error.error })?;
+    settle(path)
+}
+
+/// Removes the phone in `path`, its keys with it. Durable on return.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn remove(path: &Path) -> Result<(), StateError> {
+    fs::remove_file(path).map_err(|cause| StateError::Io { path: path.to_path_buf(), cause })?;
     settle(path)
 }
 

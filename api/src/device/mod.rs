@@ -16,7 +16,9 @@ mod attestation;
 mod authentication;
 mod client;
 mod file;
+mod key_change;
 mod keys;
+mod leaving;
 mod misbehaviour;
 mod phone;
 mod text;
@@ -29,11 +31,14 @@ use engine::version::NotAVersion;
 pub use activation::{Activating, ActivationOptions, Hardware, Offer, Redemption, activate};
 pub use attestation::{Evidence, PACKAGE, TestCa};
 pub use authentication::{
-    Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, begin, pending,
+    Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, begin, name,
+    pending, set_push_address,
 };
 pub use client::{Client, ClientError, Refusal};
 pub(crate) use client::{agent, is_https};
-pub use file::{StateError, load, save_new, save_over};
+pub use file::{StateError, load, remove, save_new, save_over};
+pub use key_change::NewKey;
+pub use leaving::Leaving;
 pub use misbehaviour::{HardwareFault, Misbehaviour, Repetition, SoftwareFault};
 pub use phone::{NoHardwareKey, Phone};
 pub use text::printable;

@@ -1,5 +1,7 @@
 //! Applications, their configuration, and API keys, for administrators.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use actix_web::HttpResponse;
 use actix_web::web::{Path, Query};
 use engine::Keytrail;
@@ -19,6 +21,7 @@ use crate::call::{Call, Outcome};
 use crate::http::body::Body;
 use crate::http::idempotency::{Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
+use crate::push;
 use crate::wire::Empty;
 use crate::wire::Moment;
 use crate::wire::admin::{self as wire, Page, Properties, Status};
@@ -37,6 +40,17 @@ pub struct PageQuery {
     /// Entries in the page, 1 to 100; 100 if absent.
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<usize>,
+}
+
+impl PageQuery {
+    /// Entries in the page.
+    pub(super) fn limit(&self) -> Result<usize, ApiError> {
+        let limit = self.limit.unwrap_or(PAGE);
+        if (1..=PAGE).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(ApiError::new(Code::BadRequest).detail("limit must be from 1 to 100"))
+    }
 }
 
 /// Makes an API key.
@@ -254,6 +268,7 @@ pub async fn status(call: Call, _caller: Administrator) -> Result<HttpResponse, 
         commands_refused: counters.refused,
         commands_failed: counters.internal,
         anchors: call.anchors.anchors().iter().map(anchor_view).collect(),
+        push: push_view(&call.push),
     }))
 }
 
@@ -287,15 +302,6 @@ pub async fn confirm_clock(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// How many entries a page is to have.
-pub(super) fn page_limit(query: &PageQuery) -> Result<usize, ApiError> {
-    let limit = query.limit.unwrap_or(PAGE);
-    if (1..=PAGE).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(ApiError::new(Code::BadRequest).detail("limit must be from 1 to 100"))
-}
-
 /// A part of the entries of one kind, in the order of their ids.
 fn page<T>(
     call: &Call,
@@ -303,7 +309,7 @@ fn page<T>(
     kind: KeyKind,
     view: impl Fn(&Key, &Entry) -> Option<(Id, T)>,
 ) -> Result<Page<T>, ApiError> {
-    let limit = page_limit(query)?;
+    let limit = query.limit()?;
     let (from, to) = Key::range(kind);
     let after = query.after.map(|id| match kind {
         KeyKind::Application => Key::Application(id),
@@ -328,6 +334,17 @@ fn page<T>(
 /// Properties as they stand in a command: each value as canonical JSON.
 fn set(properties: &Properties) -> Vec<SetProperty> {
     properties.0.iter().map(|(name, value)| (name.clone(), value.to_string())).collect()
+}
+
+fn push_view(board: &push::Board) -> Option<wire::PushStatus> {
+    let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    board.host.clone().map(|host| wire::PushStatus {
+        host,
+        queued: count(&board.queued),
+        sent: count(&board.sent),
+        failed: count(&board.failed),
+        dropped: count(&board.dropped),
+    })
 }
 
 fn anchor_view(anchor: &State) -> wire::AnchorStatus {

@@ -3,8 +3,9 @@
 use actix_web::HttpResponse;
 use engine::attestation::lists::{ListName, entries_of};
 use engine::attestation::policy::Mode;
+use engine::attestation::recorded::{Given, verdict};
 use engine::attestation::revocation::RevocationList;
-use engine::attestation::{EVIDENCE_MAX, Expected, Platform, judge};
+use engine::attestation::{EVIDENCE_MAX, Platform};
 use engine::command::{TakeRevocationList, Want};
 use engine::config::Config;
 use engine::entries::Application;
@@ -35,11 +36,12 @@ pub(super) struct Sent {
 impl Sent {
     /// Checks its size.
     pub(super) fn read(
+        pointer: &str,
         sent: Option<&device::AttestationEvidence>,
     ) -> Result<Option<Self>, ApiError> {
         let Some(sent) = sent else { return Ok(None) };
         let salted = device::Salted { salt: sent.salt, octets: sent.octets.clone() };
-        let content = bounded("/attestation/octets", Some(&salted), EVIDENCE_MAX)?;
+        let content = bounded(&format!("{pointer}/octets"), Some(&salted), EVIDENCE_MAX)?;
         Ok(content.map(|content| Self { platform: sent.platform, content }))
     }
 
@@ -66,26 +68,15 @@ impl Sent {
         let policy = &application.map_or(&unknown, |known| &known.config).attestation;
         let name = call.look().system().list;
         let list = name.map(|name| revocation::list(call, name)).transpose()?;
-        let judged_at = call.clock.wall();
-        // Evidence about a key that is not offered is about another key.
-        let nobody = PublicKey::dummy();
-        let expected = Expected {
-            challenge: Some(challenge),
-            hardware_key: Some(key.unwrap_or(&nobody)),
-            at: judged_at,
-            policy,
-            list: list.as_deref(),
-        };
-        let judgement = judge(self.platform, &self.content.octets, &expected);
-        let evidence = EvidenceJudgedV1 {
-            platform: self.platform,
-            judged_at,
+        let given = Given {
+            challenge,
+            hardware_key: key,
+            at: call.clock.wall(),
             config_version: application.map_or(0, |known| known.config_version),
-            list: name,
-            reason: judgement.outcome.reason(),
-            authorities: judgement.authorities,
-            facts: judgement.facts,
+            policy,
+            list: name.zip(list.as_deref()),
         };
+        let evidence = verdict(self.platform, &self.content.octets, &given);
         Ok(Some(evidence).filter(|_| policy.mode(self.platform) != Mode::Off))
     }
 }
@@ -93,7 +84,7 @@ impl Sent {
 /// Takes over a list of revoked attestation certificates, as Google publishes it.
 ///
 /// The body is the file, octet for octet. The list becomes events and is in
-/// force from then on. A file longer than `request_bytes_max` needs that raised.
+/// force from then on. It may have up to 4 MiB, whatever `request_bytes_max` says.
 #[utoipa::path(
     post, path = "/admin/v1/attestation/revocation-list", tag = "admin",
     operation_id = "take_revocation_list", request_body = wire::RevocationListFile,

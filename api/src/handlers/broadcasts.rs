@@ -10,6 +10,7 @@ use engine::entries::{Application, Key, Registration};
 use engine::events::Event;
 use engine::ids::{Id, Position};
 use engine::operation::can_ask;
+use engine::push::can_be_woken;
 use engine::reasons::OperationState;
 
 use super::activations::own_application;
@@ -181,6 +182,7 @@ fn chosen(
         .filter_map(|id| Some((id, call.look().registration(id)?)))
         .filter(|(_, known)| known.application == application_id)
         .filter(|(_, known)| can_ask(application, known, asks.level, &asks.methods))
+        .filter(|(_, known)| can_be_woken(application, known))
         .collect();
     found.sort_by_key(|(_, known)| std::cmp::Reverse(known.last_used_at.max(known.activated_at)));
     found.truncate(DEVICES_MAX);

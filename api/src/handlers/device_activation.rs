@@ -25,6 +25,7 @@ use super::device_hashes::undone;
 use super::judging::{
     Claimed, SentAlong, body_digest, bounded, check, check_signature, check_version, seconds_until,
 };
+use super::naming::{check_name, sealed_name};
 use crate::call::{Call, Failed, Outcome, event_of, refused};
 use crate::devices;
 use crate::guesses::{Guesser, budget};
@@ -121,8 +122,9 @@ pub async fn finish(
 ) -> Result<HttpResponse, ApiError> {
     let digest = body_digest(&body.bytes);
     let body = body.value;
+    check_name(body.device_name.as_deref())?;
     let keys = Keys::read(&body)?;
-    let attestation = Sent::read(body.attestation.as_ref())?;
+    let attestation = Sent::read("/attestation", body.attestation.as_ref())?;
     let sent = SentAlong::new(
         &body.client_version,
         body.hw_key_client_status,
@@ -186,6 +188,7 @@ impl Answer<'_> {
             body_digest: self.digest,
             verifications,
             evidence,
+            name: self.name(call, event_id, stream, &registration)?,
             sealed: self.sent.sealed::<ActivationJudgedV1>(call, event_id, stream, subject)?,
         };
         let command = Command { event_id, want: Want::FinishActivation(Box::new(want)) };
@@ -196,6 +199,20 @@ impl Answer<'_> {
             call.count_signatures(checked);
         }
         Ok(outcome)
+    }
+
+    /// The name that comes with the keys, sealed for the second event; nothing if
+    /// there is none, or the person was erased.
+    fn name(
+        &self,
+        call: &Call,
+        event_id: Id,
+        stream: Id,
+        registration: &entries::Registration,
+    ) -> Result<Vec<u8>, ApiError> {
+        let Some(name) = &self.body.device_name else { return Ok(Vec::new()) };
+        let sealed = sealed_name(call, event_id.nth(1), stream, registration, name)?;
+        Ok(sealed.unwrap_or_default())
     }
 
     fn attestation_hash(&self) -> Hash {
@@ -214,9 +231,8 @@ impl Answer<'_> {
         call: &Call,
         activation: &entries::Activation,
     ) -> Result<Option<Id>, ApiError> {
-        let started = activation.started.as_ref().filter(|_| {
-            activation.state == ActivationState::Started
-        });
+        let started =
+            activation.started.as_ref().filter(|_| activation.state == ActivationState::Started);
         let answers = started.is_some_and(|it| it.challenge == self.body.challenge.0);
         let Some(sent) = self.device_hash.as_ref().filter(|_| answers) else { return Ok(None) };
         let Ok(device_hash) = <[u8; DEVICE_HASH_LEN]>::try_from(&sent.octets[..]) else {
@@ -467,12 +483,17 @@ fn started(call: &Call, id: Id, client_version: &str) -> Result<HttpResponse, Ap
         expires_at: Moment(activation.expires_at),
         again: activation.again,
         methods: config.allowed_methods.clone(),
-        pin_policy: PinPolicy {
-            length_min: config.pin_length_min,
-            length_max: config.pin_length_max,
-            kind: config.pin_type,
-        },
+        pin_policy: pin_policy(config),
         expects_hardware_key: version.is_at_least(&config.hw_key_min_client_version),
         risk_attributes: config.enabled_risk_data.clone(),
     }))
+}
+
+/// What a PIN must be.
+pub(super) fn pin_policy(config: &engine::config::Config) -> PinPolicy {
+    PinPolicy {
+        length_min: config.pin_length_min,
+        length_max: config.pin_length_max,
+        kind: config.pin_type,
+    }
 }

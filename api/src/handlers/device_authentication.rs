@@ -5,21 +5,25 @@ use std::sync::Arc;
 use actix_web::HttpResponse;
 use actix_web::web::Path;
 use engine::command::{self, Command, Refusal, Want};
-use engine::entries::{Operation, Registration};
-use engine::events::{AuthenticationJudgedV1, Event, VerificationV1};
+use engine::entries::{Application, Operation, Registration};
+use engine::events::{AuthenticationJudgedV1, Event, EvidenceJudgedV1, VerificationV1};
 use engine::ids::Id;
-use engine::key::KeyBytes;
+use engine::key::{KeyBytes, PublicKey};
+use engine::key_change;
 use engine::machine::random;
 use engine::proofs::{AuthenticationFacts, Signed};
 use engine::reasons::{
-    AuthenticationFailure, CancelReason, OperationKind, OperationState, RegistrationState,
+    AuthenticationFailure, CancelReason, KeyChange, OperationKind, OperationState,
+    RegistrationState,
 };
 use engine::sealed;
 use engine::sealed::SealedRequestV1;
 use engine::terms::{Level, Method, Role};
-use engine::transcript::{NO_CONTENT, Said, device_token_hash};
+use engine::transcript::{Hash, NO_CONTENT, Said, device_token_hash};
 use subtle::ConstantTimeEq;
 
+use super::attestation::Sent;
+use super::device_activation::pin_policy;
 use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
 };
@@ -31,8 +35,8 @@ use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refused;
 use crate::wire::device::{
-    ConfirmationWanted, FinishAuthentication, FinishedAuthentication, PostContext, Salted, Shown,
-    StartAuthentication, StartedAuthentication,
+    ConfirmationWanted, FinishAuthentication, FinishedAuthentication, NewKey, PostContext, Salted,
+    Shown, StartAuthentication, StartedAuthentication,
 };
 use crate::wire::{Moment, Octets, Octets32};
 
@@ -63,6 +67,7 @@ pub async fn start(call: Call, body: Body<StartAuthentication>) -> Result<HttpRe
         operation: id,
         challenge: random(&*call.entropy),
         client_version: body.client_version.clone(),
+        push_confirmed: body.push_nonce.is_some_and(|nonce| is_of_push(&call, id, &nonce.0)),
     });
     let command = call.command(want);
     let outcome =
@@ -94,6 +99,7 @@ pub async fn finish(
     check_signature("/signatures/software", body.signatures.software.as_ref())?;
     check_signature("/signatures/possession", body.signatures.possession.as_ref())?;
     check_signature("/signatures/hardware", body.signatures.hardware.as_ref())?;
+    let new_key = body.new_key.as_ref().map(offered).transpose()?;
     let sent = SentAlong::new(
         &body.client_version,
         body.hw_key_client_status,
@@ -101,7 +107,10 @@ pub async fn finish(
         body.risk_data.as_ref(),
         source,
     )?;
-    let answer = Answer { id: *id, digest, body: &body, sent: &sent };
+    let attestation = body.new_key.as_ref().and_then(|new| new.attestation.as_ref());
+    let attestation = Sent::read("/new_key/attestation", attestation)?;
+    let sent = sent.with_attestation(attestation.as_ref().map(Sent::content));
+    let answer = Answer { id: *id, digest, body: &body, sent: &sent, new_key, attestation };
     for _ in 0..JUDGEMENTS {
         if let Some(judged) = answer.judge(&call).await? {
             return Ok(HttpResponse::Ok().json(view(&call, &judged)?));
@@ -116,6 +125,16 @@ struct Answer<'a> {
     digest: [u8; 32],
     body: &'a FinishAuthentication,
     sent: &'a SentAlong,
+    new_key: Option<PublicKey>,
+    attestation: Option<Sent>,
+}
+
+/// The new key of a key change.
+fn offered(new: &NewKey) -> Result<PublicKey, ApiError> {
+    check_signature("/new_key/signature", new.signature.as_ref())?;
+    PublicKey::from_bytes(&new.public_key.0).map_err(|error| {
+        ApiError::new(Code::InvalidRequest).error("/new_key/public_key", error.to_string())
+    })
 }
 
 impl Answer<'_> {
@@ -125,6 +144,8 @@ impl Answer<'_> {
         let body = self.body;
         let (registration, operation) = self.recognised(call)?;
         let verifications = self.verify(Some(&operation), Some(&registration))?;
+        let application = call.look().application(operation.application);
+        let evidence = self.evidence(call, application.as_deref())?;
         let checked = verifications.len();
         let event_id = call.fresh_event_id();
         let (stream, subject) = (body.registration_id, registration.subject);
@@ -134,6 +155,9 @@ impl Answer<'_> {
             method: body.method,
             said: said(body),
             declared: self.sent.declared.clone(),
+            new_key: self.new_key.map(|key| key.to_stored()),
+            attestation_hash: self.attestation_hash(),
+            evidence,
             body_digest: self.digest,
             keys_at: registration.keys_at,
             verifications,
@@ -167,8 +191,24 @@ impl Answer<'_> {
             .and_then(|registration| Ok((registration, own_operation(call, self.id, id)?)));
         if found.is_err() {
             self.verify(None, None)?;
+            self.evidence(call, None)?;
         }
         found
+    }
+
+    fn attestation_hash(&self) -> Hash {
+        self.attestation.as_ref().map_or(NO_CONTENT, Sent::hash)
+    }
+
+    /// What judging the evidence about a new key finds, if there is any and
+    /// somebody asks for it.
+    fn evidence(
+        &self,
+        call: &Call,
+        application: Option<&Application>,
+    ) -> Result<Option<EvidenceJudgedV1>, ApiError> {
+        let Some(sent) = &self.attestation else { return Ok(None) };
+        sent.judged(call, application, &self.body.challenge.0, self.new_key.as_ref())
     }
 
     fn judged_before(&self, call: &Call) -> Result<Event, ApiError> {
@@ -196,14 +236,17 @@ impl Answer<'_> {
             context_hash: operation.map_or(NO_CONTENT, |known| known.context_hash),
             data_to_sign_hash: operation.map_or(NO_CONTENT, |known| known.data_to_sign_hash),
         };
+        let target = operation.and_then(|known| known.target);
+        let new_key = self.new_key.map(|key| key.to_stored());
         let signed = Signed::at_authentication(&facts, &self.sent.declared)
+            .and_then(|signed| signed.changing(target, new_key.as_ref(), self.attestation_hash()))
             .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
         let key = |key: Option<&KeyBytes>| key.and_then(|key| key.check().ok());
         let software = registration.and_then(|known| known.software_key(body.method));
         let device = registration.and_then(|known| known.software_key(Method::Device));
         let hardware = registration.and_then(|known| known.hardware.as_ref());
         let signatures = &body.signatures;
-        let claimed: Vec<_> = [
+        let mut claimed: Vec<_> = [
             (Role::Software, software, signatures.software.as_ref()),
             (Role::Possession, device, signatures.possession.as_ref()),
             (Role::Hardware, hardware, signatures.hardware.as_ref()),
@@ -214,6 +257,10 @@ impl Answer<'_> {
             signature.map(|signature| Claimed { role, method, key: key(known), signature })
         })
         .collect();
+        if let Some(signature) = body.new_key.as_ref().and_then(|new| new.signature.as_ref()) {
+            let (role, method) = key_change::proof_of(target, body.method);
+            claimed.push(Claimed { role, method, key: self.new_key, signature });
+        }
         Ok(check(&signed, &claimed))
     }
 }
@@ -237,6 +284,11 @@ pub(super) fn recognised(
         call.refusals.count(Refused::NotRecognised);
         Code::OperationNotFound.into()
     })
+}
+
+/// Whether a nonce is that of the push for an operation.
+fn is_of_push(call: &Call, operation: Id, nonce: &[u8; 32]) -> bool {
+    call.push_nonces.of(operation).ct_eq(nonce).into()
 }
 
 /// The operation, if it is of this registration.
@@ -266,6 +318,7 @@ fn not_done(call: &Call, id: Id, failed: Failed) -> ApiError {
         }
         Failed::Refused(Refusal::RegistrationState(_)) => Code::OperationNotFound.into(),
         Failed::Refused(Refusal::ClientTooOld) => Code::ClientNotServed.into(),
+        Failed::Refused(Refusal::PushNotConfirmed) => Code::PushNotConfirmed.into(),
         Failed::Refused(Refusal::MethodNotOffered) => Code::MethodNotOffered.into(),
         Failed::Refused(Refusal::TooManyAttempts { until }) => {
             call.refusals.count(Refused::Limited);
@@ -311,11 +364,15 @@ fn started(call: &Call, id: Id) -> Result<HttpResponse, ApiError> {
         Some(request) => (request.context, request.data_to_sign),
         None => (None, None),
     };
+    let new_key_awaited = operation.kind.key_change().is_some_and(KeyChange::brings_key);
     Ok(HttpResponse::Ok().json(StartedAuthentication {
         operation_id: id,
         application_id: operation.application,
         challenge: Octets32(challenge),
         kind: operation.kind,
+        target_method: operation.target,
+        pin_policy: (new_key_awaited && operation.target == Some(Method::DevicePin))
+            .then(|| pin_policy(&application.config)),
         level: operation.level,
         methods: operation.methods.clone(),
         context: context.map(shown),

@@ -16,7 +16,7 @@ use engine::machine::Machine;
 use engine::sealed::SealedDeviceV1;
 
 use super::activations::own_application;
-use super::admin::{PageQuery, page_limit};
+use super::admin::PageQuery;
 use crate::auth::roles::ServiceProvider;
 use crate::call::{Call, Failed};
 use crate::devices::{self, DeviceError};
@@ -76,15 +76,10 @@ pub async fn block(
 }
 
 /// Blocks; returns which device.
-async fn blocked(
-    call: &Call,
-    asked: &Asked,
-    body: &wire::BlockDeviceHash,
-) -> Result<Id, ApiError> {
+async fn blocked(call: &Call, asked: &Asked, body: &wire::BlockDeviceHash) -> Result<Id, ApiError> {
     let (application, device_hash) = (body.application_id, body.device_hash.0);
     for _ in 0..ATTEMPTS {
-        let device =
-            devices::of_hash(call, application, device_hash).await.map_err(undone)?;
+        let device = devices::of_hash(call, application, device_hash).await.map_err(undone)?;
         let event_id = call.fresh_event_id();
         let sealed = SealedDeviceV1 { device_hash };
         let want = BlockDevice {
@@ -147,7 +142,7 @@ pub async fn list_blocked(
     query: Query<PageQuery>,
 ) -> Result<HttpResponse, ApiError> {
     own_application(&call, &caller, *id)?;
-    let limit = page_limit(&query)?;
+    let limit = query.limit()?;
     let (first, end) = Key::blocked_at(*id);
     let after = query.after.map(|device| Key::Blocked(*id, device));
     // The first key behind another one is that one with a zero byte.

@@ -120,13 +120,14 @@ pub async fn evidence(
     Ok(HttpResponse::Ok().content_type(evidence::MEDIA_TYPE).body(text))
 }
 
-/// Returns the keys that sign evidence, as a JWK set.
+/// Returns the keys that sign evidence and call-outs, as a JWK set.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", tag = "about", operation_id = "jwks", security(()),
     responses((status = 200, description = "A JWK set (RFC 7517).", body = JwkSet)),
 )]
 pub async fn jwks(call: Call) -> HttpResponse {
-    HttpResponse::Ok().json(JwkSet { keys: vec![call.signer.jwk().clone()] })
+    let keys = [call.signer.jwk(), call.push_signer.jwk()];
+    HttpResponse::Ok().json(JwkSet { keys: keys.map(Clone::clone).to_vec() })
 }
 
 fn collected(

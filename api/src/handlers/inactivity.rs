@@ -94,8 +94,7 @@ pub async fn confirm(
 ) -> Result<HttpResponse, ApiError> {
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let registrations = body.value.registrations;
-    let want =
-        Want::ConfirmInactivity { by: asked.by.clone(), application: *id, registrations };
+    let want = Want::ConfirmInactivity { by: asked.by.clone(), application: *id, registrations };
     let outcome = call.execute_for(&asked, call.command(want)).await?;
     let Some(Event::InactivityConfirmed(confirmed)) = outcome.first_event()? else {
         return Err(ApiError::new(Code::Internal).cause("a confirmation without its event"));

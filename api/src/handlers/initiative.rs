@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use engine::command::{self, Refusal, Want};
 use engine::events::Event;
 use engine::ids::Id;
+use engine::reasons::OperationKind;
 
 use super::device_authentication::recognised;
 use super::judging::check_version;
@@ -15,10 +16,11 @@ use crate::wire::device::{BeginOperation, BegunOperation};
 
 const NONCE_CONTEXT: &str = "keytrail 2026-11 nonce of a begun operation v1";
 
-/// Begins an authentication that no service provider has asked for.
+/// Begins an operation that no service provider has asked for.
 ///
-/// Only where the application allows it. The same nonce again gets the same
-/// operation, as long as it can be answered.
+/// An authentication, where the application allows it; or, always, the end of the
+/// registration. The same nonce again gets the same operation, as long as it can be
+/// answered.
 #[utoipa::path(
     post, path = "/device/v1/operations/begin", tag = "device",
     operation_id = "begin_operation", security(()), request_body = BeginOperation,
@@ -32,6 +34,7 @@ pub async fn begin(call: Call, body: Body<BeginOperation>) -> Result<HttpRespons
     let want = Want::BeginOperation(command::BeginOperation {
         operation: call.fresh_id(),
         registration: body.registration_id,
+        kind: body.kind.unwrap_or(OperationKind::Authentication),
         level: body.level,
         nonce_hash,
         client_version: body.client_version,

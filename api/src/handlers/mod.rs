@@ -8,7 +8,8 @@
 //! - [`attestation`]: revocation lists, for administrators; what *finish* makes of evidence.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`], [`initiative`],
-//!   [`pending`]: for devices.
+//!   [`pending`], [`push`]: for devices.
+//! - [`naming`]: names of devices, for devices and service providers.
 
 pub mod activations;
 pub mod admin;
@@ -22,13 +23,16 @@ pub mod evidence;
 pub mod inactivity;
 pub mod initiative;
 mod judging;
+pub mod naming;
 pub mod operations;
 pub mod pending;
+pub mod push;
 pub mod registrations;
 mod templates;
 pub mod users;
 
 use actix_web::web::{self, ServiceConfig};
+use engine::attestation::revocation::LIST_MAX;
 
 /// Adds every endpoint over the store.
 pub fn configure(config: &mut ServiceConfig) {
@@ -77,15 +81,15 @@ fn admin(config: &mut ServiceConfig) {
             web::resource(format!("{applications}/{{id}}/configuration"))
                 .patch(admin::change_configuration),
         )
-        .service(
-            web::resource(format!("{applications}/{{id}}/inactivity")).get(inactivity::report),
-        )
+        .service(web::resource(format!("{applications}/{{id}}/inactivity")).get(inactivity::report))
         .service(
             web::resource(format!("{applications}/{{id}}/inactivity/confirm"))
                 .post(inactivity::confirm),
         )
         .service(
             web::resource("/admin/v1/attestation/revocation-list")
+                // Google's list grows; only an administrator's body is read.
+                .app_data(web::PayloadConfig::new(LIST_MAX))
                 .post(attestation::take_revocation_list),
         )
         .service(web::resource("/admin/v1/status").get(admin::status))
@@ -104,7 +108,9 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/registrations/{id}/lock").post(registrations::lock))
         .service(web::resource("/v1/registrations/{id}/unlock").post(registrations::unlock))
         .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
+        .service(web::resource("/v1/registrations/{id}/name").post(naming::by_service_provider))
         .service(web::resource("/v1/users/{user_ref}").delete(users::erase))
+        .service(web::resource("/v1/users/{user_ref}/registrations").get(users::registrations))
         .service(web::resource("/v1/broadcasts").post(broadcasts::create))
         .service(web::resource("/v1/broadcasts/{id}").get(broadcasts::broadcast))
         .service(web::resource("/v1/broadcasts/{id}/cancel").post(broadcasts::cancel))
@@ -122,6 +128,8 @@ fn device(config: &mut ServiceConfig) {
         .service(
             web::resource("/device/v1/activations/{id}/finish").post(device_activation::finish),
         )
+        .service(web::resource("/device/v1/registrations/name").post(naming::by_device))
+        .service(web::resource("/device/v1/push-address").post(push::set_address))
         .service(web::resource("/device/v1/operations/begin").post(initiative::begin))
         .service(web::resource("/device/v1/operations/pending").post(pending::list))
         .service(web::resource("/device/v1/operations/start").post(device_authentication::start))

@@ -14,6 +14,7 @@ use engine::terms::Method;
 
 use super::activations::own_application;
 use super::device_hashes::undone;
+use super::naming::name_of;
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::devices;
@@ -138,7 +139,7 @@ pub(super) fn own(
     Ok(registration)
 }
 
-fn view(
+pub(super) fn view(
     call: &Call,
     id: Id,
     registration: &entries::Registration,
@@ -155,10 +156,12 @@ fn view(
         registration_id: id,
         application_id: registration.application,
         user_ref: user.map(|user| user.user_ref),
+        device_name: name_of(call, registration, OpenedFor::ServiceProvider)?,
         state: registration.state,
         lock_reason: registration.lock_reason,
         device_hash: device_hash(call, registration)?,
         lock_release_at: registration.release_at.map(Moment),
+        deactivation_reason: registration.deactivation_reason,
         software_keys,
         hardware_key: hardware_key.transpose()?,
         hardware_key_impossible: registration.hw_key_impossible,

@@ -1,4 +1,4 @@
-//! Users, for service providers: erasing one.
+//! Users, for service providers: the registrations of one, erasing one.
 
 use std::collections::BTreeSet;
 use std::future::{Ready, ready};
@@ -16,7 +16,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::activations::check_user_ref;
+use super::admin::PageQuery;
 use super::device_hashes::undone;
+use super::registrations::view;
 use crate::auth::roles::ServiceProvider;
 use crate::call::{Call, Failed, Outcome};
 use crate::devices;
@@ -107,6 +109,48 @@ fn devices_of(call: &Call, subject: Id) -> BTreeSet<Id> {
     registrations.filter_map(|registration| registration.device).collect()
 }
 
+/// Lists the registrations of a user that are not over.
+///
+/// Those at all applications of the service provider, in the order of their ids,
+/// which is the order in which they were asked for. Of whom nothing is known there
+/// are none.
+#[utoipa::path(
+    get, path = "/v1/users/{user_ref}/registrations", tag = "users",
+    operation_id = "registrations_of_user",
+    params(
+        ("user_ref" = String, Path, description = "The service provider's own name for the user, percent-encoded (RFC 3986), `/` too."),
+        PageQuery,
+    ),
+    responses((status = 200, description = "The registrations.", body = wire::Registrations)),
+)]
+pub async fn registrations(
+    call: Call,
+    caller: ServiceProvider,
+    user: UserRef,
+    query: Query<PageQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let limit = query.limit()?;
+    let subject = call.keys.find_subject(caller.service_provider(), &user.0).unwrap_or(Id::NIL);
+    let (from, to) = Key::owned_by(subject);
+    // The first key behind another one is that one with a zero byte.
+    let behind = |id| [&Key::Owned(subject, id).bytes()[..], &[0]].concat();
+    let from = query.after.map_or(from, behind);
+    // One more than asked for tells whether there is a next page.
+    let found = call.state.scan(&from, &to, limit + 1);
+    let mut items = Vec::with_capacity(found.len().min(limit));
+    for (key, _) in found.iter().take(limit) {
+        if let Key::Owned(_, id) = key
+            // Ended since the list was read.
+            && let Some(registration) = call.look().registration(*id)
+        {
+            items.push(view(&call, *id, &registration)?);
+        }
+    }
+    let last = items.last().filter(|_| found.len() > limit);
+    let next = last.map(|registration| registration.registration_id);
+    Ok(HttpResponse::Ok().json(wire::Registrations { items, next }))
+}
+
 /// Orders the erasure; returns whose, as a repeat names nobody.
 async fn ordered(
     call: &Call,
@@ -163,6 +207,8 @@ impl UserRef {
         let malformed =
             || ApiError::new(Code::BadRequest).detail("the user reference cannot be read");
         let encoded = path.strip_prefix(USERS).ok_or_else(malformed)?;
+        // What a user has stands behind a slash, which no encoded reference has.
+        let encoded = encoded.split('/').next().unwrap_or_default();
         let octets = percent_decoded(encoded.as_bytes()).ok_or_else(malformed)?;
         let user_ref = String::from_utf8(octets).map_err(|_| malformed())?;
         check_user_ref(&user_ref).map_err(|_| malformed())?;

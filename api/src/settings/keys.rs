@@ -231,6 +231,57 @@ pub const KEYS: &[Key] = &[
         show: |settings| Some(settings.require_anchors.to_string()),
     },
     Key {
+        name: "push_url",
+        kind: Kind::Text,
+        example: "http://push.bank.example/keytrail",
+        help: "URL of the site's push hook, which wakes phones; see docs/operations.md",
+        set: |settings, text| url(text).map(|url| settings.push_url = Some(url)),
+        show: |settings| settings.push_url.clone(),
+    },
+    Key {
+        name: "push_token_file",
+        kind: Kind::Text,
+        example: "/etc/keytrail/push-token",
+        help: "File with the bearer token for push_url",
+        set: |settings, text| path(text).map(|path| settings.push_token_file = Some(path)),
+        show: |settings| settings.push_token_file.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "push_ca",
+        kind: Kind::Text,
+        example: "/etc/keytrail/push-ca.pem",
+        help: "PEM file with the authorities to trust for push_url behind https; no others are \
+               trusted",
+        set: |settings, text| path(text).map(|path| settings.push_ca = Some(path)),
+        show: |settings| settings.push_ca.as_ref().map(|path| path.display().to_string()),
+    },
+    Key {
+        name: "push_timeout_s",
+        kind: Kind::Number,
+        example: "5",
+        help: "Longest wait for the answer of the push hook, in seconds",
+        set: |settings, text| number(text, 1..=60).map(|s| settings.push_timeout_s = s),
+        show: |settings| Some(settings.push_timeout_s.to_string()),
+    },
+    Key {
+        name: "push_tries",
+        kind: Kind::Number,
+        example: "3",
+        help: "How often a push is tried that the hook does not take",
+        set: |settings, text| number(text, 1..=10).map(|tries| settings.push_tries = tries),
+        show: |settings| Some(settings.push_tries.to_string()),
+    },
+    Key {
+        name: "push_queue_length",
+        kind: Kind::Number,
+        example: "10000",
+        help: "Pushes that may wait before further ones are dropped",
+        set: |settings, text| {
+            number(text, 1..=1_000_000).map(|count| settings.push_queue_length = count)
+        },
+        show: |settings| Some(settings.push_queue_length.to_string()),
+    },
+    Key {
         name: "cache_mib",
         kind: Kind::Number,
         example: "128",
@@ -339,7 +390,8 @@ mod tests {
             let line = key.line(&shown);
             let complaints = assemble(&line, None, &Flags::default()).err().unwrap_or_default();
             let needs = |words: &str| complaints.iter().all(|c| c.message.contains(words));
-            assert!(needs("TLS needs both") || needs("anchor_url is not"), "{line}");
+            let partners = ["TLS needs both", "anchor_url is not", "push_url is not"];
+            assert!(partners.iter().any(|words| needs(words)), "{line}");
         }
     }
 

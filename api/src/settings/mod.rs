@@ -73,6 +73,18 @@ pub struct Settings {
     pub anchor_every_s: u64,
     /// Whether a start without an answer of every anchor is refused.
     pub require_anchors: bool,
+    /// Where phones are woken from: the site's push hook.
+    pub push_url: Option<String>,
+    /// File with the bearer token for it.
+    pub push_token_file: Option<PathBuf>,
+    /// PEM file with the authorities to trust for it behind HTTPS.
+    pub push_ca: Option<PathBuf>,
+    /// Longest wait for its answer, in seconds.
+    pub push_timeout_s: u64,
+    /// How often a push is tried.
+    pub push_tries: u32,
+    /// Pushes that may wait.
+    pub push_queue_length: usize,
     /// Memory for the caches of the store, in mebibytes.
     pub cache_mib: u64,
     /// Size of a journal segment, in mebibytes.
@@ -107,6 +119,12 @@ impl Default for Settings {
             anchor_ca: None,
             anchor_every_s: 10,
             require_anchors: false,
+            push_url: None,
+            push_token_file: None,
+            push_ca: None,
+            push_timeout_s: 5,
+            push_tries: 3,
+            push_queue_length: 10_000,
             cache_mib: 128,
             segment_mib: 64,
             snapshot_records: 1 << 20,
@@ -271,6 +289,17 @@ fn disagreements(loaded: &Loaded) -> Vec<Complaint> {
         let why = "anchor_token_file is set but anchor_url is not; it is for that";
         return complain("anchor_token_file", why.to_owned());
     }
+    if let Some(url) = &settings.push_url
+        && is_https(url) == Some(true)
+        && settings.push_ca.is_none()
+    {
+        let why = format!("{url} is https, so push_ca must name the authorities to trust");
+        return complain("push_url", why);
+    }
+    if settings.push_token_file.is_some() && settings.push_url.is_none() {
+        let why = "push_token_file is set but push_url is not; it is for that";
+        return complain("push_token_file", why.to_owned());
+    }
     match (&settings.tls_cert, &settings.tls_key) {
         (Some(_), None) => {
             complain("tls_cert", "tls_cert is set but tls_key is not; TLS needs both".into())
@@ -364,6 +393,18 @@ mod tests {
         let with = "anchor_url = \"https://siem.example/in\"\nanchor_ca = \"ca.pem\"";
         assemble(with, None, &Flags::default()).unwrap();
         assemble("anchor_url = \"http://siem.example\"", None, &Flags::default()).unwrap();
+    }
+
+    #[test]
+    fn a_push_hook_behind_https_needs_authorities_and_a_token_needs_a_hook() {
+        assert_eq!(
+            complaints("push_url = \"https://push.example/in\""),
+            ["line 1: https://push.example/in is https, so push_ca must name the authorities to \
+              trust"]
+        );
+        assert_eq!(complaints("push_token_file = \"t\"").len(), 1);
+        let with = "push_url = \"https://push.example/in\"\npush_ca = \"ca.pem\"";
+        assemble(with, None, &Flags::default()).unwrap();
     }
 
     #[test]

@@ -185,6 +185,25 @@ pub struct Status {
     pub commands_failed: u64,
     /// Places outside the machine that get the checkpoints.
     pub anchors: Vec<AnchorStatus>,
+    /// How the calls to the push hook go; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub push: Option<PushStatus>,
+}
+
+/// How the calls to the push hook go, since the start of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PushStatus {
+    /// Scheme and host of the hook.
+    pub host: String,
+    /// Pushes that wait.
+    pub queued: u64,
+    /// Pushes that the hook took.
+    pub sent: u64,
+    /// Pushes that were given up.
+    pub failed: u64,
+    /// Pushes for which there was no room.
+    pub dropped: u64,
 }
 
 /// What an anchor is.

@@ -9,6 +9,7 @@ use engine::terms::{Decision, HwKeyClientStatus, Level, Method};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::push::PushAddress;
 use super::words::{
     ConfirmationWord, DecisionWord, HwKeyClientStatusWord, LevelWord, MethodWord,
     OperationKindWord, OperationStateWord, PinTypeWord, PlatformWord, RejectReasonWord,
@@ -163,6 +164,10 @@ pub struct FinishActivation {
     pub previous: PreviousSignatures,
     /// 32 random bytes that the device sends with every later request.
     pub device_token: Octets32,
+    /// What the user calls the device, 1 to 64 characters. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 64)]
+    pub device_name: Option<String>,
     /// Data of the app for the service provider, at most 1,024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -242,7 +247,7 @@ pub struct PostContext {
     pub octets: Octets,
 }
 
-/// Begins an authentication that no service provider has asked for.
+/// Begins an operation that no service provider has asked for.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginOperation {
@@ -253,7 +258,12 @@ pub struct BeginOperation {
     pub device_token: Octets32,
     /// 32 random bytes of the device. The same request again gets the same operation.
     pub nonce: Octets32,
-    /// Factors that the user is to show.
+    /// What it is for: AUTHENTICATION, or DEACTIVATION to end the registration;
+    /// AUTHENTICATION if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = OperationKindWord, required = false)]
+    pub kind: Option<OperationKind>,
+    /// Factors that the user is to show; ONE_FACTOR for a DEACTIVATION.
     #[schema(value_type = LevelWord)]
     pub level: Level,
     /// The client's version.
@@ -269,6 +279,31 @@ pub struct BegunOperation {
     pub operation_id: Id,
     /// When it can no longer be answered.
     pub expires_at: Moment,
+}
+
+/// Names the device.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NameDevice {
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The device token.
+    pub device_token: Octets32,
+    /// What the user calls the device, 1 to 64 characters; absent to have no name.
+    /// Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 64)]
+    pub device_name: Option<String>,
+}
+
+/// The device's name from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NamedDevice {
+    /// The name; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_name: Option<String>,
 }
 
 /// Asks what waits for the device.
@@ -327,6 +362,25 @@ pub struct StartAuthentication {
     /// The client's version.
     #[schema(max_length = 32, example = "3.8.0")]
     pub client_version: String,
+    /// The nonce of the push that woke the device, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub push_nonce: Option<Octets32>,
+}
+
+/// Says where pushes for a registration go.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetPushAddress {
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The device token.
+    pub device_token: Octets32,
+    /// Where they go; absent if nowhere any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub address: Option<PushAddress>,
 }
 
 /// What the user is asked, and the challenge.
@@ -343,6 +397,14 @@ pub struct StartedAuthentication {
     /// What it asks for: the purpose in the transcripts.
     #[schema(value_type = OperationKindWord)]
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub target_method: Option<Method>,
+    /// Where that is a PIN: what the new PIN must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub pin_policy: Option<PinPolicy>,
     /// Factors required, as it stands in the transcripts.
     #[schema(value_type = LevelWord)]
     pub level: Level,
@@ -385,6 +447,23 @@ pub struct Signatures {
     pub hardware: Option<Octets>,
 }
 
+/// The new key of a key change and the proof that the device holds it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// SubjectPublicKeyInfo or SEC1 point, at most 120 bytes.
+    pub public_key: Octets,
+    /// Its signature, DER: in role HARDWARE, or in role SOFTWARE with the method
+    /// whose key it becomes. One that is missing fails like a wrong one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub signature: Option<Octets>,
+    /// Evidence about a hardware key, where this is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attestation: Option<AttestationEvidence>,
+}
+
 /// Answers the challenge of an operation.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -419,6 +498,10 @@ pub struct FinishAuthentication {
     pub hw_key_client_status: Option<HwKeyClientStatus>,
     /// The signatures.
     pub signatures: Signatures,
+    /// With approve, where a key is added or replaced: the new key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub new_key: Option<NewKey>,
     /// Data of the app for the service provider, at most 1,024 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod device;
 pub mod devices;
 pub mod provider;
+pub mod push;
 mod qr;
 mod values;
 pub mod words;

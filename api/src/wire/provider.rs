@@ -4,8 +4,8 @@ use engine::attestation;
 use engine::ids::Id;
 use engine::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, Confirmation,
-    ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RegistrationState,
-    RejectReason,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven,
+    RegistrationState, RejectReason,
 };
 use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,11 @@ use utoipa::ToSchema;
 
 use super::words::{
     ActivationFailureWord, ActivationStateWord, AttestationReasonWord, AttestationStatusWord,
-    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord, DecisionWord,
-    EnvironmentWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
-    ListStateWord, LockReasonWord, MethodWord, OperationKindWord, OperationStateWord,
-    ProvisioningWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, SecurityLevelWord,
-    Uuid,
+    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord,
+    DeactivationReasonWord, DecisionWord, EnvironmentWord, ErasureReasonWord,
+    HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord, ListStateWord, LockReasonWord,
+    MethodWord, OperationKindWord, OperationStateWord, ProvisioningWord, ReasonGivenWord,
+    RegistrationStateWord, RejectReasonWord, SecurityLevelWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -216,6 +216,10 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub user_ref: Option<String>,
+    /// What the device is called, if it has a name; absent once the user was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_name: Option<String>,
     /// Where it stands.
     #[schema(value_type = RegistrationStateWord)]
     pub state: RegistrationState,
@@ -223,6 +227,10 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = LockReasonWord, required = false)]
     pub lock_reason: Option<LockReason>,
+    /// Why it is deactivated, if it is; absent also if it never had keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = DeactivationReasonWord, required = false)]
+    pub deactivation_reason: Option<DeactivationReason>,
     /// Its software keys.
     pub software_keys: Vec<RegisteredKey>,
     /// Its hardware key, if it has one.
@@ -264,6 +272,27 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub last_used_at: Option<Moment>,
+}
+
+/// The registrations of a user that are not over, by their ids.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Registrations {
+    /// The registrations.
+    pub items: Vec<Registration>,
+    /// The last one, if there are more: `after` of the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    pub next: Option<Id>,
+}
+
+/// What a device is called.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceName {
+    /// The name, 1 to 64 characters; absent to have none. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 64)]
+    pub device_name: Option<String>,
 }
 
 /// Why a registration is locked or deactivated.
@@ -352,6 +381,10 @@ asking! {
         /// The registration that is to answer.
         #[schema(value_type = Uuid)]
         pub registration_id: Id,
+        /// For ADD_METHOD, REPLACE_METHOD and REMOVE_METHOD: the method.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = MethodWord, required = false)]
+        pub target_method: Option<Method>,
     }
 
     /// Asks all active devices of a user; the first to answer wins.
@@ -373,6 +406,7 @@ impl CreateOperation {
             registration_id,
             template: None,
             kind: None,
+            target_method: None,
             level: Some(level),
             methods: Vec::new(),
             context: None,
@@ -391,6 +425,7 @@ impl CreateOperation {
             registration_id,
             template: of.template.clone(),
             kind: of.kind,
+            target_method: None,
             level: of.level,
             methods: of.methods.clone(),
             context: of.context.clone(),
@@ -475,12 +510,18 @@ pub struct Operation {
     pub broadcast_id: Option<Id>,
     /// Whether the device began it, without being asked.
     pub begun_by_device: bool,
+    /// Whether the device has shown that it got the push for this.
+    pub push_confirmed: bool,
     /// Where it stands.
     #[schema(value_type = OperationStateWord)]
     pub state: OperationState,
     /// What it asks for.
     #[schema(value_type = OperationKindWord)]
     pub kind: OperationKind,
+    /// The method whose key it changes, if it changes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MethodWord, required = false)]
+    pub target_method: Option<Method>,
     /// The service provider's own id for it, if it gave one; absent once the user was erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -50,6 +50,7 @@ words! {
     AuthenticationFailureWord = reasons::AuthenticationFailure, "AuthenticationFailure", "Why an authentication failed.";
     CancelReasonWord = reasons::CancelReason, "CancelReason", "What cancelled an activation or operation.";
     ConfirmationWord = reasons::Confirmation, "Confirmation", "How the user shows to be in front of the screen that asks.";
+    DeactivationReasonWord = reasons::DeactivationReason, "DeactivationReason", "Why a registration is over.";
     DecisionWord = terms::Decision, "Decision", "What the user decided.";
     ErasureReasonWord = reasons::ErasureReason, "ErasureReason", "Why a user is erased.";
     HwKeyClientStatusWord = terms::HwKeyClientStatus, "HwKeyClientStatus", "How the device says it fared with its hardware key.";

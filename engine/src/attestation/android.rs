@@ -87,7 +87,8 @@ fn judge_chain(chain: &Chain, expected: &Expected, findings: &mut Findings) {
     findings.check("chain_signatures", chain.signatures());
     let policy = &expected.policy.android;
     let google = ("Google", &roots::GOOGLE[..]);
-    let below_root = chain.judge_root(google, &policy.further_roots, findings);
+    let further = (expected.policy, &policy.further_roots[..]);
+    let below_root = chain.judge_root(google, further, findings);
 
     let provisioning = provisioning(chain);
     findings.facts.provisioning = Some(provisioning);

@@ -411,7 +411,7 @@ fn judge_object(
 fn judge_chain(chain: &Chain, expected: &Expected, findings: &mut Findings) {
     findings.check("chain_links", chain.links());
     findings.check("chain_signatures", chain.signatures());
-    let further = &expected.policy.apple.further_roots;
+    let further = (expected.policy, &expected.policy.apple.further_roots[..]);
     let below_root = chain.judge_root(("Apple", &roots::APPLE[..]), further, findings);
     // Apple issues the leaf itself, so its dates are no device's invention. A
     // root is trusted by its key, whatever certificate of it came along.

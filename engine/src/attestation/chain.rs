@@ -19,14 +19,18 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use crate::attestation::description::hex;
-use crate::attestation::revocation::{RevocationList, trimmed};
-use crate::attestation::{CertificateName, Findings, Reason};
+use crate::attestation::revocation::{RevocationList, SERIAL_MAX, trimmed};
+use crate::attestation::{CertificateName, Findings, Policy, Reason};
 use crate::ids::Micros;
 
 /// Most certificates of a chain; real ones have three to six.
 pub const CHAIN_MAX: usize = 10;
 /// Most characters of an issuer's name that are kept.
 const NAME_MAX: usize = 256;
+
+/// The common name of the simulated phone's test authority. An application with
+/// real users never accepts its chains.
+pub const TEST_AUTHORITY: &str = "keytrail test root";
 
 const RSA_ENCRYPTION: Oid<'static> = oid!(1.2.840.113549.1.1.1);
 const EC_PUBLIC_KEY: Oid<'static> = oid!(1.2.840.10045.2.1);
@@ -50,7 +54,8 @@ impl<'a> Chain<'a> {
     ///
     /// # Errors
     ///
-    /// [`Reason::EvidenceUnreadable`] unless all bytes are certificates,
+    /// [`Reason::EvidenceUnreadable`] unless all bytes are certificates, with serial
+    /// numbers of at most [`SERIAL_MAX`] bytes,
     /// [`Reason::ChainTooLong`] for more than [`CHAIN_MAX`].
     pub fn read(mut octets: &'a [u8]) -> Result<Self, Reason> {
         let mut certificates = Vec::new();
@@ -60,7 +65,9 @@ impl<'a> Chain<'a> {
             }
             let (rest, certificate) =
                 X509Certificate::from_der(octets).map_err(|_| Reason::EvidenceUnreadable)?;
-            if !is_framed(certificate.as_raw()) {
+            // Serial numbers stand in clear in a record, which has a bound.
+            let long = trimmed(certificate.raw_serial()).len() > SERIAL_MAX;
+            if long || !is_framed(certificate.as_raw()) {
                 return Err(Reason::EvidenceUnreadable);
             }
             octets = rest;
@@ -135,17 +142,25 @@ impl<'a> Chain<'a> {
             .ok_or(Reason::RootUnknown)
     }
 
-    /// Judges what the chain ends at: a key of the `maker`'s, or one of `further`
+    /// Judges what the chain ends at: a key of the `maker`'s, or one beside them
     /// that the application trusts. Gives how many certificates, the leaf always
     /// among them, stand below a trusted key: all where there is none in the chain.
     pub fn judge_root(
         &self,
         (maker, own): (&str, &[Vec<u8>]),
-        further: &[Vec<u8>],
+        (policy, further): (&Policy, &[Vec<u8>]),
         findings: &mut Findings,
     ) -> usize {
-        let trusted: Vec<&[u8]> = own.iter().chain(further).map(Vec::as_slice).collect();
+        let beside = policy.beside(further);
+        let trusted: Vec<&[u8]> = own.iter().chain(beside).map(Vec::as_slice).collect();
         let root = self.root(&trusted);
+        // Whoever names the test authority's key among the further roots of an
+        // application with real users has made a mistake that lets anybody in.
+        let root = if self.is_of_test_authority() && !policy.test_environment {
+            root.and(Err(Reason::TestAuthority))
+        } else {
+            root
+        };
         if let Ok(place) = root {
             let whose = if place < own.len() { maker } else { "the application" };
             findings.field("root.trusted_by", whose);
@@ -153,6 +168,14 @@ impl<'a> Chain<'a> {
         findings.check("root", root.map(|_| ()));
         let above = |certificate: &X509Certificate| trusted.contains(&certificate.public_key().raw);
         1 + self.authorities().iter().take_while(|authority| !above(authority)).count()
+    }
+
+    /// Whether a certificate says that a test authority has issued it.
+    fn is_of_test_authority(&self) -> bool {
+        self.certificates.iter().any(|certificate| {
+            let mut names = certificate.issuer().iter_common_name();
+            names.any(|name| name.as_str() == Ok(TEST_AUTHORITY))
+        })
     }
 
     /// Whether the dates of `certificates` hold at `at`, both ends included.

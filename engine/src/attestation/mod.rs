@@ -33,6 +33,7 @@ pub mod facts;
 pub mod lists;
 pub mod policy;
 pub(crate) mod properties;
+pub mod recorded;
 pub mod revocation;
 pub mod roots;
 
@@ -144,6 +145,8 @@ terms! {
         CertificateRevoked = 27 "CERTIFICATE_REVOKED",
         /// A certificate is suspended on the revocation list.
         CertificateSuspended = 28 "CERTIFICATE_SUSPENDED",
+        /// A test authority vouches for it, and the application is not for tests only.
+        TestAuthority = 29 "TEST_AUTHORITY",
 
         /// No certificate has the key description.
         KeyDescriptionMissing = 40 "KEY_DESCRIPTION_MISSING",

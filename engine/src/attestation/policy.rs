@@ -50,6 +50,11 @@ pub struct Policy {
     pub android: AndroidPolicy,
     /// For Apple.
     pub apple: ApplePolicy,
+    /// Whether the application is for tests only.
+    pub test_environment: bool,
+    /// Keys of test authorities (SubjectPublicKeyInfo, DER), trusted on either
+    /// platform; none unless the application is for tests only.
+    pub test_roots: Vec<Vec<u8>>,
 }
 
 impl Policy {
@@ -60,6 +65,17 @@ impl Policy {
             Platform::Android => self.android.mode,
             Platform::Apple => self.apple.mode,
         }
+    }
+
+    /// The keys that are trusted beside a maker's own.
+    pub(crate) fn beside<'a>(
+        &'a self,
+        further: &'a [Vec<u8>],
+    ) -> impl Iterator<Item = &'a Vec<u8>> {
+        // A configuration has test roots in a test environment only; asked again,
+        // since a policy can also come from elsewhere.
+        let test = if self.test_environment { &self.test_roots[..] } else { &[] };
+        further.iter().chain(test)
     }
 
     /// Whether `rule` holds for the mode of any platform.

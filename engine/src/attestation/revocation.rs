@@ -19,7 +19,7 @@ use crate::terms::terms;
 pub const LIST_MAX: usize = 4 * 1024 * 1024;
 /// Longest serial number of a certificate, in bytes (RFC 5280 section 4.1.2.2
 /// allows 20; some more are put up with).
-const SERIAL_MAX: usize = 32;
+pub const SERIAL_MAX: usize = 32;
 
 terms! {
     /// What the list says of a certificate.

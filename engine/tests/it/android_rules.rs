@@ -351,3 +351,17 @@ proptest! {
 fn the_root_of_the_test_ca_is_no_root_of_google() {
     assert!(!engine::attestation::roots::GOOGLE.contains(&root_key()));
 }
+
+#[test]
+fn a_serial_number_that_no_record_has_room_for_makes_no_certificate() {
+    use engine::attestation::chain::Chain;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let read = |length: usize| {
+        let mut params = rcgen::CertificateParams::default();
+        params.serial_number = Some(rcgen::SerialNumber::from(vec![1; length]));
+        let certificate = params.self_signed(&key).unwrap();
+        Chain::read(certificate.der()).map(|chain| chain.names().remove(0).serial.len())
+    };
+    assert_eq!(read(32), Ok(32));
+    assert_eq!(read(33), Err(Reason::EvidenceUnreadable));
+}

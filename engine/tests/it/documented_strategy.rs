@@ -7,7 +7,9 @@ use std::sync::Arc;
 use engine::Keytrail;
 use engine::command::{Command, FinishActivation, FinishAuthentication, Want};
 use engine::config::Config;
-use engine::entries::{Activation, Application, Entry, Key, Operation, Registration, Started};
+use engine::entries::{
+    Activation, Application, Entry, Key, Operation, Pushed, Registration, Started,
+};
 use engine::events::{DeclaredV1, Event, KeySetV1, MethodKeyV1, VerificationV1};
 use engine::ids::{Id, Micros, Position};
 use engine::key::KeyBytes;
@@ -211,6 +213,7 @@ fn registration(state: RegistrationState) -> Registration {
         lock_reason: None,
         release_at: None,
         releases: 0,
+        deactivation_reason: None,
         activation: None,
         software: Vec::new(),
         hardware: None,
@@ -225,10 +228,14 @@ fn registration(state: RegistrationState) -> Registration {
         failures: 0,
         noise_since: Micros(0),
         noise: 0,
+        named_in: None,
+        names_since: Micros(0),
+        names: 0,
         open_operations: Vec::new(),
         created_at: Micros(0),
         activated_at: None,
         last_used_at: None,
+        push: Pushed::default(),
     }
 }
 
@@ -296,6 +303,7 @@ fn activate(
         body_digest: [10; 32],
         verifications: verifications(signature),
         evidence: None,
+        name: Vec::new(),
         sealed: Vec::new(),
     }));
     let Event::ActivationJudged(judged) = decide(&state, want) else { panic!("not judged") };
@@ -325,6 +333,7 @@ fn authenticate(
         broadcast: None,
         begun: None,
         kind: engine::reasons::OperationKind::Authentication,
+        target: None,
         matching: None,
         external_id: false,
         post_context: false,
@@ -337,6 +346,7 @@ fn authenticate(
         expires_at: LATER,
         state: OperationState::Pending,
         challenge: Some(CHALLENGE),
+        push_confirmed: false,
         attempts: Vec::new(),
         hw_key_client_status: HwKeyClientStatus::NotReported,
         hw_key_server_result: HwKeyServerResult::NoKeyRegistered,
@@ -358,6 +368,9 @@ fn authenticate(
         said: Decision::Approve.into(),
         declared,
         body_digest: [10; 32],
+        new_key: None,
+        attestation_hash: [0; 32],
+        evidence: None,
         keys_at: Position(0),
         verifications: verifications(signature),
         sealed: Vec::new(),

@@ -205,6 +205,7 @@ fn beginning(world: &mut World, registration: Id, nonce: u8) -> BeginOperation {
     BeginOperation {
         operation: world.id(),
         registration,
+        kind: OperationKind::Authentication,
         level: Level::OneFactor,
         nonce_hash: [nonce; 32],
         client_version: "3.8".into(),

@@ -33,6 +33,7 @@ enum Step {
     RecordErased { subject: u8, again: bool },
     Wait(u64),
     Sweep,
+    Push(usize, bool),
 }
 
 fn verdict() -> impl Strategy<Value = Option<Verdict>> {
@@ -64,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(subject, again)| Step::RecordErased { subject, again }),
         2 => (0..400_u64).prop_map(Step::Wait),
         2 => Just(Step::Sweep),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(n, present)| Step::Push(n, present)),
     ]
 }
 
@@ -179,6 +181,11 @@ fn take(world: &mut World, step: &Step) {
         }
         Step::Wait(seconds) => world.wait_s(*seconds),
         Step::Sweep => sweep(world),
+        Step::Push(n, present) => {
+            if let Some(id) = registration(world, *n) {
+                drop(world.push_address(id, *present));
+            }
+        }
     }
 }
 

@@ -10,12 +10,12 @@ use engine::command::Want;
 use engine::events::{Event, MatchingV1, REGISTRY};
 use engine::ids::Id;
 use engine::reasons::{BudgetScope, Confirmation, OperationKind, ReasonGiven};
-use engine::terms::{Level, Method, Verdict};
+use engine::terms::{HwKeyClientStatus, Level, Method, Verdict};
 
 use crate::attestation::{evidence, list};
 use crate::evidence::{epoch, rotation};
-use crate::unhex;
 use crate::world::{ADMIN, APP, BANK, PERSON, World, by, request};
+use crate::{key_change, unhex};
 
 const STORED: &str = include_str!("samples.txt");
 
@@ -78,15 +78,23 @@ fn samples() -> Vec<Event> {
     world.done(Want::ExpireOperation(expiring));
     world.done(Want::ExpireActivation(abandoned));
     world.configure("allow_device_initiated", "true");
+    world.push_address(id, true).unwrap();
     let operation = world.id();
     world.done(Want::BeginOperation(engine::command::BeginOperation {
         operation,
         registration: id,
+        kind: OperationKind::Authentication,
         level: Level::OneFactor,
         nonce_hash: [8; 32],
         client_version: "3.8".into(),
     }));
     world.done(Want::CancelOperation { by: by(BANK), operation });
+    world.done(Want::NameDevice(engine::command::NameDevice {
+        by: None,
+        registration: id,
+        named: true,
+        sealed: vec![7; 20],
+    }));
     let devices = [id, world.active()];
     let asks = world.broadcast_request(&devices);
     let answered = asks[0].operation;
@@ -96,6 +104,7 @@ fn samples() -> Vec<Event> {
     world.done(Want::CancelOperation { by: by(BANK), operation: cancelled });
     let cancelled = world.started(Some(id), "3.8").activation;
     world.done(Want::CancelActivation { by: by(BANK), activation: cancelled });
+    change_keys(&mut world);
     let reason = ReasonGiven::UserRequest;
     world.done(Want::DeactivateRegistration { by: by(BANK), registration: id, reason });
     lock_that_time_releases(&mut world);
@@ -122,6 +131,46 @@ fn samples() -> Vec<Event> {
     }
     events.sort_by_key(Event::kind);
     events
+}
+
+/// Every change of a key once, each of another registration.
+fn change_keys(world: &mut World) {
+    world.configure("allow_unproven_key_replacement", "true");
+    let valid = Some(Verdict::Valid);
+    for (kind, target, hardware) in [
+        (OperationKind::AddHwKey, None, None),
+        (OperationKind::RotateHwKey, None, valid),
+        (OperationKind::ReplaceHwKey, None, None),
+        (OperationKind::AddMethod, Some(Method::DeviceBiometric), valid),
+        (OperationKind::ReplaceMethod, Some(Method::DevicePin), valid),
+        (OperationKind::RemoveMethod, Some(Method::DeviceBiometric), valid),
+    ] {
+        let id = if kind == OperationKind::AddHwKey {
+            world.active_without(HwKeyClientStatus::KeyGenerationFailed, "3.8")
+        } else {
+            world.active()
+        };
+        if kind == OperationKind::RemoveMethod {
+            change_key(world, id, (OperationKind::AddMethod, target), valid);
+        }
+        change_key(world, id, (kind, target), hardware);
+    }
+}
+
+fn change_key(
+    world: &mut World,
+    registration: Id,
+    (kind, target): (OperationKind, Option<Method>),
+    hardware: Option<Verdict>,
+) {
+    let valid = Some(Verdict::Valid);
+    let operation = key_change::asked(world, registration, kind, target);
+    let mut answer = key_change::answer(world, operation, [valid, valid, hardware], valid);
+    if kind == OperationKind::RemoveMethod {
+        answer.new_key = None;
+        answer.verifications.pop();
+    }
+    world.done(Want::FinishAuthentication(Box::new(answer)));
 }
 
 fn lock_that_time_releases(world: &mut World) {

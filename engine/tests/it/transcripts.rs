@@ -12,8 +12,8 @@ use engine::reasons::{OperationKind, RejectReason};
 use engine::signature::{Verdict, verify, verify_independent};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Purpose, Role};
 use engine::transcript::{
-    ActivationParts, Content, Hash, KeySlot, Of, Said, Transcript, device_token_hash, key_set_hash,
-    shown_octets,
+    ActivationParts, Content, Hash, KeyChangeParts, KeySlot, Of, Said, Transcript,
+    device_token_hash, key_set_hash, shown_octets,
 };
 use engine::version::ClientVersion;
 use serde_json::{Value, json};
@@ -120,7 +120,32 @@ fn transcript(given: &Value) -> Transcript {
             Purpose::Activation => Of::Activation(activation_parts(given)),
             Purpose::Authentication => Of::Operation(OperationKind::Authentication),
             Purpose::Transaction => Of::Operation(OperationKind::Transaction),
+            Purpose::AddHwKey
+            | Purpose::RotateHwKey
+            | Purpose::ReplaceHwKey
+            | Purpose::AddMethod
+            | Purpose::ReplaceMethod
+            | Purpose::RemoveMethod => Of::KeyChange(changing(purpose), change_parts(given)),
+            Purpose::Deactivation => Of::Operation(OperationKind::Deactivation),
         },
+    }
+}
+
+/// The kind of operation with this purpose.
+fn changing(purpose: Purpose) -> OperationKind {
+    let kind = OperationKind::ALL.iter().copied().find(|kind| kind.purpose() == purpose);
+    kind.filter(|kind| kind.key_change().is_some()).expect("a kind that changes keys")
+}
+
+fn change_parts(given: &Value) -> KeyChangeParts {
+    let new_key = match &given["new_key"] {
+        Value::Null => KeyId([0; 32]),
+        key => PublicKey::from_bytes(&crate::unhex(text(key))).expect("a key").id(),
+    };
+    KeyChangeParts {
+        slot: slot(text(&given["slot"])),
+        new_key,
+        attestation_hash: content(Content::Attestation, &given["attestation"]),
     }
 }
 
@@ -132,11 +157,17 @@ fn hashes(transcript: &Transcript) -> Value {
         "client_data_hash": hex(&transcript.client_data_hash),
         "risk_data_hash": hex(&transcript.risk_data_hash),
     });
-    if let Of::Activation(parts) = &transcript.of {
-        hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
-        hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
-        hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
-        hashes["device_hash_hash"] = hex(&parts.device_hash_hash).into();
+    match &transcript.of {
+        Of::Activation(parts) => {
+            hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
+            hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
+            hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+            hashes["device_hash_hash"] = hex(&parts.device_hash_hash).into();
+        }
+        Of::KeyChange(_, parts) => {
+            hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+        }
+        Of::Operation(_) => (),
     }
     hashes
 }
@@ -148,7 +179,7 @@ fn cases(vectors: &Value) -> &[Value] {
 #[test]
 fn every_case_has_the_bytes_and_hashes_of_the_second_encoder() {
     let vectors = vectors();
-    assert_eq!(cases(&vectors).len(), 15, "none was lost");
+    assert_eq!(cases(&vectors).len(), 21, "none was lost");
     for case in cases(&vectors) {
         let name = text(&case["name"]);
         let transcript = transcript(&case["inputs"]);
@@ -190,6 +221,19 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
     let parts = match &t.of {
         Of::Activation(parts) => parts,
         Of::Operation(kind) => return answered(t, *kind, &declared),
+        Of::KeyChange(kind, parts) => {
+            let target = match parts.slot {
+                KeySlot::Hardware => None,
+                KeySlot::Software(method) => Some(method),
+            };
+            let key = given["new_key"]
+                .as_str()
+                .map(|key| PublicKey::from_bytes(&crate::unhex(key)).expect("a key").to_stored());
+            let signed = answered(t, *kind, &declared);
+            return signed
+                .changing(target, key.as_ref(), parts.attestation_hash)
+                .expect("a good key");
+        }
     };
     let facts = ActivationFacts {
         application: t.application,
@@ -369,6 +413,11 @@ impl Draw {
             given["attestation"] = self.content();
             given["device_hash"] = self.content();
             given["key_set"] = self.key_set(spki);
+        } else if text(&given["purpose"]).contains('-') {
+            given["slot"] = ["HARDWARE", "DEVICE:PIN", "DEVICE:BIOMETRIC"][self.below(3)].into();
+            let none = self.below(4) == 0;
+            given["attestation"] = self.content();
+            given["new_key"] = if none { Value::Null } else { spki["previous"]["spki"].clone() };
         }
         given
     }

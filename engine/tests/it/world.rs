@@ -9,8 +9,8 @@ use std::sync::Arc;
 use engine::Keytrail;
 use engine::command::{
     Command, CreateApiKey, CreateApplication, CreateOperation, FinishActivation,
-    FinishAuthentication, OrderErasure, Refusal, RequestActivation, StartActivation,
-    StartAuthentication, StartLog, Want,
+    FinishAuthentication, OrderErasure, Refusal, RequestActivation, SetPushAddress,
+    StartActivation, StartAuthentication, StartLog, Want,
 };
 use engine::entries::{Activation, Application, Entry, Key, Look, Operation, Registration};
 use engine::events::{Actor, DeclaredV1, Event, KeySetV1, MethodKeyV1, RequestKey, VerificationV1};
@@ -31,7 +31,7 @@ pub(crate) const DEVICE_KEY: KeyBytes = KeyBytes { x: [1; 32], y: [1; 32] };
 pub(crate) const PIN_KEY: KeyBytes = KeyBytes { x: [2; 32], y: [2; 32] };
 pub(crate) const HARDWARE_KEY: KeyBytes = KeyBytes { x: [3; 32], y: [3; 32] };
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct State(pub(crate) BTreeMap<Key, Arc<Entry>>);
 
 impl Entries<Keytrail> for State {
@@ -40,7 +40,7 @@ impl Entries<Keytrail> for State {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) records: Vec<Record>,
@@ -248,6 +248,7 @@ impl World {
             body_digest: self.bytes(),
             verifications: Vec::new(),
             evidence: None,
+            name: Vec::new(),
             sealed: Vec::new(),
         };
         finish.verifications = vec![
@@ -318,12 +319,32 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, operation: Id) -> Result<Vec<Event>, Refusal> {
+        self.start_woken(operation, false)
+    }
+
+    /// Starts, by a device that shows that a push woke it, or does not.
+    pub(crate) fn start_woken(
+        &mut self,
+        operation: Id,
+        push_confirmed: bool,
+    ) -> Result<Vec<Event>, Refusal> {
         let challenge = self.bytes();
         self.execute(Want::StartAuthentication(StartAuthentication {
             operation,
             challenge,
             client_version: "3.8".into(),
+            push_confirmed,
         }))
+    }
+
+    /// Says where pushes go, or that there is nowhere.
+    pub(crate) fn push_address(
+        &mut self,
+        registration: Id,
+        present: bool,
+    ) -> Result<Vec<Event>, Refusal> {
+        let sealed = if present { vec![7, 8, 9] } else { Vec::new() };
+        self.execute(Want::SetPushAddress(SetPushAddress { registration, present, sealed }))
     }
 
     /// An answer to the outstanding challenge with these verdicts, in the order
@@ -347,6 +368,9 @@ impl World {
             said: Said { number, ..Decision::Approve.into() },
             declared: declared("3.8", HwKeyClientStatus::Signed),
             body_digest: self.bytes(),
+            new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at: registration.keys_at,
             verifications: parts
                 .into_iter()

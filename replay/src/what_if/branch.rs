@@ -162,7 +162,12 @@ fn bare(entry: &Entry) -> Entry {
         | Entry::Memory { .. }
         | Entry::Subject(_)
         | Entry::Owned
-        | Entry::Erasure(_) => entry.clone(),
+        | Entry::Erasure(_)
+        | Entry::Device(_)
+        | Entry::DeviceUser(_)
+        | Entry::OnDevice
+        | Entry::Blocked
+        | Entry::LastUsed => entry.clone(),
     }
 }
 

@@ -51,9 +51,12 @@ impl Why {
         match refusal {
             // What the configuration itself refuses.
             Refusal::ClientTooOld
+            | Refusal::NoPushAddress
+            | Refusal::PushNotConfirmed
             | Refusal::CodeTooShort { .. }
             | Refusal::NoMethodFits
             | Refusal::MethodNotOffered
+            | Refusal::KeyChange(_)
             | Refusal::Invalid { .. } => Self::Ruled(format!("refused: {refusal}")),
             // How it ended before, by the rules.
             Refusal::OperationState(state) => ruled(state),
@@ -138,6 +141,8 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::ErasureOrdered(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
+        | Event::DeviceNamed(_)
+        | Event::PushAddressSet(_)
         | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)
@@ -146,7 +151,13 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::DeviceBlocked(_)
         | Event::DeviceUnblocked(_)
         | Event::InactiveDeactivated(_)
-        | Event::InactivityConfirmed(_) => event.name().to_owned(),
+        | Event::InactivityConfirmed(_)
+        | Event::HardwareKeyAdded(_)
+        | Event::HardwareKeyRotated(_)
+        | Event::HardwareKeyReplaced(_)
+        | Event::MethodAdded(_)
+        | Event::MethodReplaced(_)
+        | Event::MethodRemoved(_) => event.name().to_owned(),
     }
 }
 

@@ -254,6 +254,73 @@ fn same(one: Slot, two: Slot) -> Option<Slot> {
     }
 }
 
+/// The two files as they are found, and what is to be written again of them.
+struct Surveyed {
+    sides: [Side; 2],
+    survey: Survey,
+}
+
+/// The two files, in the order in which they are written.
+const PARTS: [Part; 2] = [Part::Subjects, Part::Mirror];
+
+/// Reads both files through and shows every slot to `visit`; none where neither
+/// is there and one must be. Changes nothing.
+fn surveyed(
+    disk: &dyn Disk,
+    dir: &Path,
+    key: &Secret32,
+    expect: Expect,
+    visit: &mut dyn FnMut(u64, Slot),
+) -> Result<Option<Surveyed>, KeyError> {
+    let [first, second] = PARTS;
+    let side = |part: Part| Side::open(disk, &dir.join(part.file_name())).map_err(part.io(dir));
+    let sides = [side(first)?, side(second)?];
+    let none = sides.iter().all(|side| side.file.is_none());
+    if none && expect == Expect::Existing {
+        return Ok(None);
+    }
+    let head = header(key);
+    if !none && !sides.iter().any(|side| side.head == head) {
+        return Err(match sides.iter().any(|side| side.head.starts_with(MAGIC)) {
+            true => KeyError::OtherKeys { path: dir.join(first.file_name()) },
+            false => first.damaged(dir),
+        });
+    }
+    let survey = survey(&sides, key, visit).map_err(first.io(dir))?;
+    let survey = survey.ok_or_else(|| first.damaged(dir))?;
+    Ok(Some(Surveyed { sides, survey }))
+}
+
+/// The two files, open for reading alone.
+pub(super) struct Slots {
+    sides: [Side; 2],
+    key: Secret32,
+}
+
+impl Slots {
+    /// Opens the two files in `dir`; none if there are none. Shows every slot to
+    /// `visit`. What one file lacks is read from the other, and not repaired.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        key: Secret32,
+        visit: &mut dyn FnMut(u64, Slot),
+    ) -> Result<Option<Self>, KeyError> {
+        let surveyed = surveyed(disk, dir, &key, Expect::Existing, visit)?;
+        Ok(surveyed.map(|Surveyed { sides, .. }| Self { sides, key }))
+    }
+
+    /// A slot, as both files together say; none if it is in neither.
+    pub(super) fn read(&self, number: u64) -> io::Result<Option<Slot>> {
+        let pages = [self.sides[0].bytes(number, 1)?, self.sides[1].bytes(number, 1)?];
+        let found = pages.each_ref().map(|page| (!page.is_empty()).then_some(page.as_slice()));
+        Ok(match merged(number, found, &self.key) {
+            Merged::Slot(slot) => Some(slot),
+            Merged::End | Merged::Lost => None,
+        })
+    }
+}
+
 impl Pair {
     /// Opens the two files in `dir`, makes what one lacks again from the other,
     /// and cuts what was never acknowledged. Shows every slot to `visit`.
@@ -264,24 +331,11 @@ impl Pair {
         expect: Expect,
         visit: &mut dyn FnMut(u64, Slot),
     ) -> Result<Opened, KeyError> {
-        let parts = [Part::Subjects, Part::Mirror];
-        let [first, second] = parts;
-        let paths = parts.map(|part| dir.join(part.file_name()));
-        let side = |index: usize| Side::open(disk, &paths[index]).map_err(parts[index].io(dir));
-        let sides = [side(0)?, side(1)?];
-        let none = sides.iter().all(|side| side.file.is_none());
-        if none && expect == Expect::Existing {
-            return Err(first.missing(dir));
-        }
-        let head = header(&key);
-        if !none && !sides.iter().any(|side| side.head == head) {
-            return Err(match sides.iter().any(|side| side.head.starts_with(MAGIC)) {
-                true => KeyError::OtherKeys { path: paths[0].clone() },
-                false => first.damaged(dir),
-            });
-        }
-        let survey = survey(&sides, &key, visit).map_err(first.io(dir))?;
-        let survey = survey.ok_or_else(|| first.damaged(dir))?;
+        let Some(Surveyed { sides, survey }) = surveyed(disk, dir, &key, expect, visit)? else {
+            return Err(Part::Subjects.missing(dir));
+        };
+        let [first, second] = PARTS;
+        let paths = PARTS.map(|part| dir.join(part.file_name()));
         // The second only after the first is synced: one of them is always whole.
         let repair = |index: usize| repair(disk, &paths[index], &sides, index, &survey, &key);
         let files = [repair(0).map_err(first.io(dir))?, repair(1).map_err(second.io(dir))?];

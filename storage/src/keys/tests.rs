@@ -593,3 +593,43 @@ fn a_device_hash_leads_to_one_device_of_one_application_until_that_is_erased() {
     assert_eq!(store.find_device(app, &hash), None);
     assert_ne!(store.device_for(app, &hash).unwrap().id, device.id);
 }
+
+fn reader(disk: &MemoryDisk) -> Result<Option<KeyReader>, KeyError> {
+    KeyReader::open(disk, Path::new("/keys"))
+}
+
+#[test]
+fn who_only_looks_finds_keys_and_erasures_and_changes_no_file() {
+    let disk = MemoryDisk::default();
+    assert!(reader(&disk).unwrap().is_none());
+    let store = open(&disk, Expect::MayBeNew).unwrap();
+    let made = store.subject_for("bank", "alice").unwrap();
+    let gone = store.subject_for("bank", "bob").unwrap();
+    assert!(store.erase(gone.id).unwrap());
+    drop(store);
+    // The last slot lacks its end in one file: that is read past, not repaired.
+    let mirror = disk.open(Path::new(MIRROR), Open::Write).unwrap();
+    mirror.set_len(mirror.len().unwrap() - 1).unwrap();
+    let before = disk.files();
+    let keys = reader(&disk).unwrap().unwrap();
+    let Found::Key(found) = keys.subject(made.id).unwrap() else { panic!("no key") };
+    assert_eq!((found.id, found.key.expose()), (made.id, made.key.expose()));
+    assert!(matches!(keys.subject(gone.id), Ok(Found::Erased)));
+    assert!(matches!(keys.subject(Id([7; 16])), Ok(Found::Unknown)));
+    assert_eq!(disk.files(), before);
+}
+
+#[test]
+fn who_only_looks_is_told_of_what_is_missing_or_belongs_to_other_keys() {
+    let disk = MemoryDisk::default();
+    drop(open(&disk, Expect::MayBeNew).unwrap().subject_for("bank", "alice").unwrap());
+    let wrapping = Path::new("/keys/wrapping.key");
+    let kept = disk.read(wrapping, 1_000).unwrap();
+    disk.remove(wrapping).unwrap();
+    assert!(matches!(reader(&disk), Err(KeyError::Missing { .. })));
+    let other = Secret32::new([9; 32]);
+    disk::write_atomically(&disk, wrapping, &encode_secret(&other), Privacy::Private).unwrap();
+    assert!(matches!(reader(&disk), Err(KeyError::OtherKeys { .. })));
+    disk::write_atomically(&disk, wrapping, &kept, Privacy::Private).unwrap();
+    assert!(reader(&disk).unwrap().is_some());
+}

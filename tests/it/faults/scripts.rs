@@ -205,7 +205,8 @@ impl World {
     fn challenge(&mut self, operation: Id) {
         let challenge = self.history().bytes();
         let client_version = "3.8".into();
-        let start = StartAuthentication { operation, challenge, client_version };
+        let start =
+            StartAuthentication { operation, challenge, client_version, push_confirmed: false };
         self.done(Want::StartAuthentication(start));
     }
 
@@ -243,6 +244,9 @@ impl World {
             said: Decision::Approve.into(),
             declared,
             body_digest,
+            new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at,
             verifications,
             sealed: Vec::new(),

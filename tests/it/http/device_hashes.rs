@@ -54,8 +54,7 @@ fn failure(side: &Side, activation: Id) -> Option<ActivationFailure> {
 }
 
 fn posts(side: &Side, what: &str, device_hash: [u8; 32]) -> Answer {
-    let mut body =
-        json!({ "application_id": side.callers.application, "device_hash": base64url(device_hash) });
+    let mut body = json!({ "application_id": side.callers.application, "device_hash": base64url(device_hash) });
     if what == "block" {
         body["reason"] = "FRAUD_SUSPECTED".into();
     }
@@ -112,8 +111,7 @@ fn a_device_hash_must_come_where_it_is_required_and_must_be_one() {
     assert_eq!(refused.value()["errors"][0]["pointer"], "/device_hash");
     for octets in [vec![1; 31], vec![1; 33], Vec::new()] {
         let mut body = serde_json::to_value(offer(Some(PHONE)).body()).unwrap();
-        body["device_hash"]["octets"] =
-            serde_json::to_value(api::wire::Octets(octets)).unwrap();
+        body["device_hash"]["octets"] = serde_json::to_value(api::wire::Octets(octets)).unwrap();
         let refused = Request::post(&path, &body).send(side.address);
         assert_problem(&refused, 422, "invalid_request");
         assert_eq!(refused.value()["errors"][0]["pointer"], "/device_hash/octets");

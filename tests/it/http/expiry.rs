@@ -61,6 +61,13 @@ impl Timed {
         Self { home, server, callers }
     }
 
+    /// Every event of the log.
+    pub(super) fn events(&self) -> Vec<Event> {
+        let head = self.server.app.log.head().size;
+        let records = self.server.app.log.read(Position(0), head as usize).unwrap();
+        records.iter().map(|record| api::call::event_of(record).unwrap()).collect()
+    }
+
     pub(super) fn stop(self) {
         self.server.stop();
         super::world::verified(&self.home.path().join("data"));
@@ -244,9 +251,7 @@ fn a_leap_of_the_clock_is_confirmed_by_an_administrator() {
     assert!(!side.status().clock_suspended);
     // Who said so stands in the log; a repeat says nothing again, and ends nothing.
     let confirmations = || {
-        let head = timed.server.app.log.head().size;
-        let records = timed.server.app.log.read(Position(0), head as usize).unwrap();
-        let events = records.iter().map(|record| api::call::event_of(record).unwrap());
+        let events = timed.events().into_iter();
         events
             .filter_map(|event| match event {
                 Event::ClockConfirmed(confirmed) => {

@@ -75,9 +75,15 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k14", bank, "/v1/broadcasts".into(), dora.clone()),
         post("k16", admin, "/admin/v1/clock/confirm".into(), json!({})),
         post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
-        post("k18", bank, "/v1/device-hashes/block".into(), block),
-        post("k19", bank, "/v1/device-hashes/unblock".into(), unblock),
-        post("k20", admin, format!("/admin/v1/applications/{application}/inactivity/confirm"), more),
+        post("k18", bank, registration(phones[0], "name"), json!({ "device_name": "Pixel" })),
+        post("k21", bank, "/v1/device-hashes/block".into(), block),
+        post("k22", bank, "/v1/device-hashes/unblock".into(), unblock),
+        post(
+            "k23",
+            admin,
+            format!("/admin/v1/applications/{application}/inactivity/confirm"),
+            more,
+        ),
         post("k17", admin, "/admin/v1/attestation/revocation-list".into(), revoked),
     ]
 }

@@ -1,21 +1,25 @@
 //! The HTTP interface of the real server: what it answers, and what it never tells.
 
-mod attestation;
+pub(crate) mod attestation;
 mod audit;
 mod budgets;
+mod device_hashes;
 mod document;
 mod expiry;
 mod failures;
 mod flows;
 mod idempotency;
+mod inactivity;
+mod key_changes;
+mod leaving;
 mod limits;
 mod lookalikes;
+mod naming;
 mod operations;
 mod parser;
+mod push;
 mod races;
 mod restarts;
 mod strategies;
 mod timed_locks;
-mod device_hashes;
-mod inactivity;
 pub(crate) mod world;

@@ -85,6 +85,7 @@ impl Lengths {
             client_data: None,
             risk_data: salted(RISK_DATA),
             attestation: None,
+            device_hash: None,
             source: "203.0.113.17".into(),
         };
         let user = SealedUserV1 { user_ref: "customer-0123456789".into() };
@@ -220,6 +221,7 @@ impl Writer {
                 self.valid(Role::Hardware, Method::Device, hardware),
             ],
             evidence: None,
+            name: Vec::new(),
             sealed: self.draw.vec(self.sealed.response),
         }
     }
@@ -255,7 +257,8 @@ impl Writer {
         self.run(Want::CreateOperation(create)).await?;
         let challenge = self.draw.bytes();
         let client_version = VERSION.into();
-        let start = StartAuthentication { operation, challenge, client_version };
+        let start =
+            StartAuthentication { operation, challenge, client_version, push_confirmed: false };
         self.run(Want::StartAuthentication(start)).await?;
         let finish = self.finish(member, operation, challenge);
         let before = self.clock.monotonic();
@@ -277,6 +280,9 @@ impl Writer {
             said: Decision::Approve.into(),
             declared: self.declared(),
             body_digest: self.draw.bytes(),
+            new_key: None,
+            attestation_hash: [0; 32],
+            evidence: None,
             keys_at: member.keys_at,
             verifications: vec![
                 self.valid(Role::Software, Method::DevicePin, pin),

@@ -4,6 +4,7 @@
 //! that has an aim is a ratio within one run; `docs/performance.md` says what
 //! was seen and how. Nothing here is a test: no figure makes anything fail.
 
+mod attestation;
 mod crowd;
 mod draw;
 mod durable;
@@ -56,6 +57,10 @@ pub struct Arguments {
     /// Events of the log that is replayed, and of the one that is opened
     #[arg(long, value_name = "N", default_value_t = 300_000)]
     events: u64,
+    /// Folder with attestation evidence that real phones made; without it, only what
+    /// the simulated phone makes is judged
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
     /// Run one process of a bench in the folder
     #[arg(long, hide = true, value_enum)]
     stage: Option<Stage>,
@@ -76,6 +81,8 @@ enum Bench {
     Server,
     /// Tree, checkpoints, receipts, and verifying them
     Evidence,
+    /// Judging attestation evidence
+    Attestation,
 }
 
 /// How much is done.
@@ -89,6 +96,9 @@ pub(crate) struct Plan {
     pub(crate) registrations: usize,
     /// Events of a log.
     pub(crate) events: u64,
+    /// Folder with attestation evidence that real phones made.
+    #[serde(skip)]
+    pub(crate) vectors: Option<PathBuf>,
 }
 
 /// What was seen.
@@ -110,6 +120,8 @@ pub(crate) struct Report {
     pub(crate) server: Option<server::ServerRun>,
     /// Evidence.
     pub(crate) evidence: Option<evidence::Evidence>,
+    /// Attestation.
+    pub(crate) attestation: Option<attestation::Attestation>,
 }
 
 /// Middle, edge and mean of many values.
@@ -152,6 +164,7 @@ fn run(arguments: &Arguments) -> Outcome<ExitCode> {
         writers: arguments.writers.clone(),
         registrations: arguments.registrations.max(1),
         events: arguments.events,
+        vectors: arguments.vectors.clone(),
     };
     let base = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     if let Some(stage) = arguments.stage {
@@ -181,6 +194,7 @@ fn measure(base: &Path, plan: Plan, benches: &[Bench]) -> Outcome<Report> {
         start: None,
         server: None,
         evidence: None,
+        attestation: None,
     };
     if report.machine.is_memory() {
         eprintln!("bench: {} is in memory: syncing costs nothing there", base.display());
@@ -196,6 +210,10 @@ fn measure(base: &Path, plan: Plan, benches: &[Bench]) -> Outcome<Report> {
             Bench::Start => report.start = Some(start::run(dir.path(), plan)?),
             Bench::Server => report.server = Some(server::run(dir.path(), plan)?),
             Bench::Evidence => report.evidence = Some(evidence::run(dir.path(), plan)?),
+            Bench::Attestation => {
+                let seen = attestation::run(plan.seconds, plan.vectors.as_deref())?;
+                report.attestation = Some(seen);
+            }
         }
     }
     report.machine.load_after = machine::load();

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
+use super::attestation::Attestation;
 use super::crowd::Sample;
 use super::durable::DurableRun;
 use super::evidence::Evidence;
@@ -71,6 +72,7 @@ pub(crate) fn of(report: &Report) -> String {
     text.extend(report.start.as_ref().map(start));
     text.extend(report.server.as_ref().map(server));
     text.extend(report.evidence.as_ref().map(evidence));
+    text.extend(report.attestation.as_ref().map(attestation));
     text
 }
 
@@ -265,4 +267,22 @@ fn evidence(seen: &Evidence) -> String {
         table.row([name, format!("{:.0}", memory.peak_mib)]);
     }
     table.finish()
+}
+
+fn attestation(seen: &Attestation) -> String {
+    let title = "Judging attestation evidence, one core, µs of CPU time";
+    let columns = ["evidence", "certificates", "bytes", "judged", "its signatures", "ratio"];
+    let mut table = Table::new(title, &columns);
+    for row in &seen.rows {
+        table.row([
+            row.name.to_owned(),
+            row.certificates.to_string(),
+            grouped(row.bytes as f64),
+            format!("{:.1}", row.judge_us),
+            format!("{:.1}", row.signatures_us),
+            ratio(row.ratio),
+        ]);
+    }
+    let note = if seen.real { "" } else { "\nNone of real phones: --vectors names no folder\n" };
+    table.finish() + note
 }

@@ -1,7 +1,8 @@
 //! `keytrail attestation affected`: which registrations a revoked certificate,
 //! or a stricter policy, is about. Offline, over a stopped server's folder.
 //!
-//! Exit code 0 if none is affected, 1 if some are, 2 if it could not be said.
+//! Exit code 0 if none is affected, 1 if some are, 2 if it could not be said or
+//! one could not be locked.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -9,13 +10,14 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use engine::attestation::revocation::{LIST_MAX, RevocationList};
 use engine::ids::Micros;
-use replay::affected::{Affected, Question, affected};
+use replay::affected::{Affected, Basis, Question, Refused, affected};
 use replay::{hex, printable, rfc3339};
 use serde_json::{Value, json};
 
 use super::super::Exit;
 use super::super::receipt::bounded;
 use super::inspect::{POLICY_MAX, policy};
+use super::lock::{Locked, Server};
 
 /// Where to look, and for what.
 #[derive(Debug, Args)]
@@ -30,6 +32,16 @@ pub(super) struct Arguments {
     /// JSON object of an application's properties (attestation_…)
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Key store that opens sealed evidence: keys/ or a copy of it [default: the one in the
+    /// folder, if there is one]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// Lock each of them, with the reason KEY_DISTRUSTED, at a running server: with a service
+    /// provider's key, which locks what is its own
+    #[arg(long, requires = "api_key_file")]
+    lock: bool,
+    #[command(flatten)]
+    server: Server,
     /// Print one JSON object for each registration
     #[arg(long)]
     json: bool,
@@ -39,10 +51,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Exit {
     match search(arguments) {
         Ok(found) if found.is_empty() => Exit::Ok,
-        Ok(found) => match print(&found, arguments.json) {
-            Ok(()) => Exit::Failed,
+        Ok(found) => match print(&found, arguments) {
+            Ok(exit) => exit,
             Err(error) => {
-                super::super::report(&error);
+                super::super::report(&*error);
                 Exit::Usage
             }
         },
@@ -61,7 +73,8 @@ fn search(arguments: &Arguments) -> Result<Vec<Affected>, Box<dyn std::error::Er
         Some(path) => Some(policy(&bounded(path, POLICY_MAX)?)?),
         None => None,
     };
-    let question = Question { list: list.as_ref(), policy: policy.as_ref() };
+    let keys = arguments.keys.as_deref();
+    let question = Question { list: list.as_ref(), policy: policy.as_ref(), keys };
     let (found, inspected) = affected(&arguments.dir, &question)?;
     if !inspected.findings.is_empty() {
         eprintln!(
@@ -71,28 +84,53 @@ fn search(arguments: &Arguments) -> Result<Vec<Affected>, Box<dyn std::error::Er
     Ok(found)
 }
 
-fn print(found: &[Affected], json: bool) -> io::Result<()> {
+/// Prints what was found, and locks it if that was asked for.
+fn print(found: &[Affected], arguments: &Arguments) -> Result<Exit, Box<dyn std::error::Error>> {
+    let caller = arguments.lock.then(|| arguments.server.caller()).transpose()?;
     let mut out = io::stdout().lock();
+    let mut exit = Exit::Failed;
     for affected in found {
-        if json {
-            writeln!(out, "{}", in_json(affected))?;
-            continue;
+        let locked = caller.as_ref().map(|caller| caller.lock(affected));
+        if let Some(Locked::Failed(error)) = &locked {
+            super::super::report(error);
+            exit = Exit::Usage;
         }
-        let at = rfc3339(affected.at);
-        write!(out, "{}  activated {at} in record {}", affected.registration, affected.position.0)?;
-        for (name, status) in &affected.certificates {
-            let (serial, issuer) = (hex(&name.serial), printable(&name.issuer));
-            write!(out, "; {status} {serial} of {issuer}")?;
+        if arguments.json {
+            writeln!(out, "{}", in_json(affected, locked.as_ref()))?;
+        } else {
+            line(&mut out, affected, locked.as_ref())?;
         }
-        if let Some(reason) = affected.refused {
-            write!(out, "; the policy refuses it: {reason}")?;
-        }
-        writeln!(out)?;
     }
-    out.flush()
+    out.flush()?;
+    Ok(exit)
 }
 
-fn in_json(affected: &Affected) -> Value {
+fn line(out: &mut impl Write, affected: &Affected, locked: Option<&Locked>) -> io::Result<()> {
+    let at = rfc3339(affected.at);
+    write!(out, "{}  activated {at} in record {}", affected.registration, affected.position.0)?;
+    for (name, status) in &affected.certificates {
+        let (serial, issuer) = (hex(&name.serial), printable(&name.issuer));
+        write!(out, "; {status} {serial} of {issuer}")?;
+    }
+    if let Some(status) = affected.leaf {
+        write!(out, "; {status} its own certificate")?;
+    }
+    if let Some(refused) = affected.refused {
+        write!(out, "; the policy refuses it: {}", refused.as_str())?;
+    }
+    match affected.basis {
+        Basis::Evidence | Basis::Nothing => (),
+        Basis::Facts => write!(out, "; its evidence is sealed")?,
+    }
+    match locked {
+        None => writeln!(out),
+        Some(Locked::Yes) => writeln!(out, "; locked"),
+        Some(Locked::OtherKey) => writeln!(out, "; not locked: it has another hardware key now"),
+        Some(Locked::Failed(_)) => writeln!(out, "; NOT locked"),
+    }
+}
+
+fn in_json(affected: &Affected, locked: Option<&Locked>) -> Value {
     let certificates: Vec<_> = affected
         .certificates
         .iter()
@@ -106,6 +144,9 @@ fn in_json(affected: &Affected) -> Value {
         "position": affected.position.0,
         "at": rfc3339(affected.at),
         "certificates": certificates,
-        "refused": affected.refused,
+        "leaf": affected.leaf,
+        "refused": affected.refused.map(Refused::as_str),
+        "basis": affected.basis.as_str(),
+        "lock": locked.map(Locked::as_str),
     })
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::super::Exit;
 use super::super::receipt::bounded;
-use super::{Activate, Failure};
+use super::Failure;
 use crate::device::{Evidence, TestCa};
 use crate::ports::SystemEntropy;
 
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     file: PathBuf,
 }
 
-/// Makes the CA and prints its root, as `attestation_android_further_roots` names it.
+/// Makes the CA and prints its root, as `attestation_test_roots` names it.
 pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let ca = TestCa::generate(&SystemEntropy)?;
     let failed = |error| Failure::Unwritable(arguments.file.clone(), error);
@@ -38,8 +38,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// What the phone sends as evidence about a hardware key that it brings.
+#[derive(Debug, Args)]
+pub(super) struct Sends {
+    /// Send evidence of the test CA in this file about a new hardware key
+    #[arg(long, value_name = "FILE", conflicts_with = "attestation")]
+    test_ca: Option<PathBuf>,
+    /// Misbehave: send what is in this file as Android's evidence
+    #[arg(long, value_name = "FILE")]
+    attestation: Option<PathBuf>,
+}
+
 /// The evidence that the phone is told to send.
-pub(super) fn evidence(arguments: &Activate) -> Result<Evidence, Failure> {
+pub(super) fn evidence(arguments: &Sends) -> Result<Evidence, Failure> {
     if let Some(path) = &arguments.attestation {
         let unread = |_| Failure::File { path: path.clone(), what: "evidence" };
         let octets = bounded(path, EVIDENCE_MAX).map_err(unread)?;

@@ -18,6 +18,19 @@ pub(super) fn shown(started: &StartedAuthentication) -> String {
     let mut text = match started.kind {
         OperationKind::Authentication => format!("operation {id} asks for {level}\n"),
         OperationKind::Transaction => format!("transaction {id} asks for {level}\n"),
+        kind @ (OperationKind::AddHwKey
+        | OperationKind::RotateHwKey
+        | OperationKind::ReplaceHwKey
+        | OperationKind::AddMethod
+        | OperationKind::ReplaceMethod
+        | OperationKind::RemoveMethod) => {
+            let target = started.target_method.map(|method| format!(" {method}"));
+            let target = target.unwrap_or_default();
+            format!("operation {id} changes a key: {kind}{target}, and asks for {level}\n")
+        }
+        OperationKind::Deactivation => {
+            format!("operation {id} ends this registration, and asks for {level}\n")
+        }
     };
     if let Some(context) = &started.context {
         text.push_str(&content("shown to you", &context.title, &context.kind, &context.octets.0));
@@ -203,6 +216,8 @@ mod tests {
             application_id: Id([1; 16]),
             challenge: Octets32([9; 32]),
             kind: OperationKind::Authentication,
+            target_method: None,
+            pin_policy: None,
             level: Level::OneFactor,
             methods: vec![Method::Device],
             context: Some(Shown {
