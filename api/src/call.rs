@@ -203,6 +203,7 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         Refusal::OfflineNotPossible(obstacle) => {
             ApiError::new(Code::OfflineNotPossible).detail(obstacle.to_string())
         }
+        Refusal::DeviceBlocked => Code::DeviceBlocked.into(),
         Refusal::NoPushAddress => Code::NoPushAddress.into(),
         Refusal::KeyChange(reason) => ApiError::new(Code::KeyChangeImpossible).detail(*reason),
         // What only a device's commands or the server's own meet.

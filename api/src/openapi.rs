@@ -12,7 +12,8 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
     activations, admin, attestation, audit, broadcasts, device_activation, device_authentication,
-    evidence, initiative, naming, offline, operations, pending, push, registrations, users,
+    device_hashes, evidence, inactivity, initiative, naming, offline, operations, pending, push,
+    registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -26,6 +27,9 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         admin::create_application, admin::list_applications, admin::application,
         admin::change_configuration, admin::status, admin::confirm_clock,
         attestation::take_revocation_list,
+        inactivity::report, inactivity::confirm,
+        device_hashes::look_up, device_hashes::block, device_hashes::unblock,
+        device_hashes::list_blocked,
         activations::request, activations::request_again, activations::activation,
         activations::cancel,
         registrations::registration, registrations::lock, registrations::unlock,
@@ -47,6 +51,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         (name = "admin", description = "For administrators: applications, configuration, API keys."),
         (name = "activations", description = "For service providers: keys for a device."),
         (name = "registrations", description = "For service providers: one app on one device."),
+        (name = "device hashes", description = "For service providers: blocking devices."),
         (name = "users", description = "For service providers: a user's registrations, erasing a person."),
         (name = "operations", description = "For service providers: one question to one registration."),
         (name = "audit", description = "For auditors: checkpoints, tiles, receipts, events."),

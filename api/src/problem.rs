@@ -101,6 +101,8 @@ table! {
         "The registration has as many pending operations as it can have.";
     NoMethodFits = 409 "no_method_fits", "No method fits",
         "The registration has no key for a method that the application allows, that was asked for, and that reaches the level.";
+    DeviceBlocked = 409 "device_blocked", "Device blocked",
+        "The device that the registration is on is blocked: end the block, or activate it again on another device.";
     NoPushAddress = 409 "no_push_address", "No push address",
         "The application asks devices to confirm the push, and this registration has no address for pushes.";
     OfflineNotPossible = 409 "offline_not_possible", "Offline not possible",

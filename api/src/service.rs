@@ -24,9 +24,11 @@ use crate::anchors::{self, Anchors};
 use crate::app::{App, Slot};
 use crate::auth::credential::Credential;
 use crate::auth::first_key;
+use crate::devices::{self, DeviceError};
 use crate::digests;
 use crate::erasure::{self, ErasureError};
 use crate::http::edge::{Edge, Peers, Phase, RequestLimits};
+use crate::inactivity;
 use crate::key_use;
 use crate::push::{self, Hook};
 use crate::refusals::WINDOW_S;
@@ -36,6 +38,8 @@ use crate::signing::{Established, SigningError};
 
 /// Longest time a request body may take to arrive, in seconds.
 const BODY_S_MAX: u64 = 10;
+/// How often the server tidies up, in seconds.
+const TIDY_S: u64 = 3_600;
 /// Name of the guard file in the data folder, unless the settings say another place.
 const GUARD_FILE: &str = "guard";
 /// How often a checkpoint is signed while events arrive, in milliseconds.
@@ -96,6 +100,9 @@ pub enum StartError {
     /// An erasure that was ordered could not be carried out.
     #[error("a user whose erasure was ordered could not be erased")]
     Erasure(#[from] ErasureError),
+    /// Registrations on a blocked device could not be locked.
+    #[error("a block of a device could not be finished")]
+    Devices(#[from] DeviceError),
     /// The thread that opened the store is gone.
     #[error("opening the store failed")]
     Gone,
@@ -137,6 +144,7 @@ pub struct Service {
     notary: Notary,
     app: Arc<App>,
     windows: JoinHandle<()>,
+    tidying: JoinHandle<()>,
     digesting: JoinHandle<()>,
     anchoring: JoinHandle<()>,
     pushing: Option<JoinHandle<()>>,
@@ -192,11 +200,22 @@ impl Service {
                 slot.fill(Arc::clone(&app));
                 edge.enter(Phase::Ready);
                 let windows = actix_web::rt::spawn(write_windows(Arc::clone(&app)));
+                let tidying = actix_web::rt::spawn(tidy_hourly(Arc::clone(&app)));
                 let digests = digests::follow(Arc::clone(&app), store.digests.clone());
                 let digesting = actix_web::rt::spawn(digests);
                 let pushing =
                     hook.map(|hook| actix_web::rt::spawn(push::follow(Arc::clone(&app), hook)));
-                Ok(Self { running, store, notary, app, windows, digesting, anchoring, pushing })
+                Ok(Self {
+                    running,
+                    store,
+                    notary,
+                    app,
+                    windows,
+                    tidying,
+                    digesting,
+                    anchoring,
+                    pushing,
+                })
             }
             Err(error) => {
                 // What kept the store closed is what the operator must see.
@@ -231,6 +250,10 @@ impl Service {
         let carried_out = erasure::carry_out_all(&app).await?;
         if carried_out > 0 {
             tracing::warn!(carried_out, "users were erased whose erasure was ordered before");
+        }
+        let locked = devices::lock_all(&app).await?;
+        if locked > 0 {
+            tracing::warn!(locked, "registrations on blocked devices were locked");
         }
         Ok((opened, app, hook))
     }
@@ -279,6 +302,7 @@ impl Service {
         self.app.waits.stop();
         self.running.stop().await?;
         self.windows.abort();
+        self.tidying.abort();
         write_window(&self.app).await;
         write_key_use(&self.app).await;
         self.digesting.abort();
@@ -451,6 +475,27 @@ async fn write_windows(app: Arc<App>) {
         if windows % (key_use::WINDOW_S / WINDOW_S) == 0 {
             write_key_use(&app).await;
         }
+    }
+}
+
+/// Tidies up at the start and every hour from then on.
+async fn tidy_hourly(app: Arc<App>) {
+    let mut every = tokio::time::interval(Duration::from_secs(TIDY_S));
+    loop {
+        every.tick().await;
+        tidy(&app).await;
+    }
+}
+
+/// Ends registrations that nobody uses, and forgets devices that are over. What
+/// fails is done an hour later.
+pub async fn tidy(app: &App) {
+    if let Err(error) = inactivity::sweep(app).await {
+        tracing::warn!(%error, "registrations that nobody uses wait for the next hour");
+    }
+    // What the sweep has ended may have been the last on its device.
+    if let Err(error) = devices::forget_all(app).await {
+        tracing::warn!(%error, "device hashes that nobody needs are still known");
     }
 }
 

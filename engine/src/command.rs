@@ -140,6 +140,30 @@ pub enum Want {
     TakeRevocationList(TakeRevocationList),
     /// Release the lock of a registration if its time is over.
     ReleaseLock(Id),
+    /// Block a device.
+    BlockDevice(BlockDevice),
+    /// End the block of a device.
+    UnblockDevice {
+        /// Who asks.
+        by: Actor,
+        /// The application.
+        application: Id,
+        /// Which one.
+        device: Id,
+    },
+    /// Lock registrations that a block left over.
+    LockBlocked(Vec<Id>),
+    /// End registrations that nobody has used for long.
+    DeactivateInactive(DeactivateInactive),
+    /// Allow more of them to end than the limit of a day does.
+    ConfirmInactivity {
+        /// Who asks.
+        by: Actor,
+        /// Whose application.
+        application: Id,
+        /// How many.
+        registrations: u32,
+    },
     /// Order the erasure of a person.
     OrderErasure(OrderErasure),
     /// Record that a person's key is destroyed.
@@ -289,6 +313,10 @@ pub struct FinishActivation {
     pub device_token_hash: Bytes32,
     /// Hash of the attestation evidence, zeros if none.
     pub attestation_hash: Bytes32,
+    /// Salted hash of the device hash, zeros if none.
+    pub device_hash_hash: Bytes32,
+    /// The device that the device hash leads to.
+    pub device: Option<Id>,
     /// Digest of the request.
     pub body_digest: Bytes32,
     /// The signatures that were checked.
@@ -494,6 +522,36 @@ pub struct FinishAuthentication {
     pub sealed: Vec<u8>,
 }
 
+/// Block a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDevice {
+    /// Who asks.
+    pub by: Actor,
+    /// The application.
+    pub application: Id,
+    /// Which one.
+    pub device: Id,
+    /// Why.
+    pub reason: ReasonGiven,
+    /// Registrations on it, to be locked: at most [`crate::devices::LOCKED_AT_ONCE`].
+    pub registrations: Vec<Id>,
+    /// Sealed [`crate::sealed::SealedDeviceV1`], under the device's own key.
+    pub sealed: Vec<u8>,
+}
+
+/// End registrations that nobody has used for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeactivateInactive {
+    /// Whose application.
+    pub application: Id,
+    /// When it was looked for them.
+    pub as_of: Micros,
+    /// How many were found, as far as was counted.
+    pub due: u64,
+    /// Some of them: at most [`crate::inactivity::ENDED_AT_ONCE`].
+    pub registrations: Vec<Id>,
+}
+
 /// Order the erasure of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderErasure {
@@ -612,6 +670,9 @@ pub enum Refusal {
     /// It was judged against keys that are no longer current: judge again.
     #[error("judged against former keys")]
     Stale,
+    /// The device that the registration is on is blocked.
+    #[error("the device is blocked")]
+    DeviceBlocked,
     /// The person is being erased: no registration can be made for this subject.
     #[error("the subject is erased")]
     SubjectErased,

@@ -81,6 +81,12 @@ pub struct Config {
     pub blocked_client_versions: Vec<ClientVersion>,
     /// What is asked of attestation evidence.
     pub attestation: Policy,
+    /// Whether an activation must come with a device hash.
+    pub device_hash_required: bool,
+    /// Users who may have registrations on one device; none means any number.
+    pub device_users_max: Option<u32>,
+    /// Days without use after which a registration ends; none means never.
+    pub inactive_after_days: Option<u32>,
 }
 
 impl Default for Config {
@@ -115,6 +121,9 @@ impl Default for Config {
             min_client_version: None,
             blocked_client_versions: Vec::new(),
             attestation: Policy::default(),
+            device_hash_required: false,
+            device_users_max: None,
+            inactive_after_days: None,
         }
     }
 }
@@ -481,6 +490,26 @@ pub const PROPERTIES: &[Property] = &[
         |key| json!(properties::base64url(key)),
         "Keys of test authorities, as base64url of SubjectPublicKeyInfo. Empty unless \
          attestation_test_environment is true."
+    ),
+    Property {
+        name: "device_hash_required",
+        about: "Whether an activation must come with a device hash.",
+        set: |config, value| {
+            config.device_hash_required =
+                value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            Ok(())
+        },
+        get: |config| json!(config.device_hash_required),
+    },
+    number_or_null!(
+        device_users_max,
+        1..=1_000,
+        "Users who may have registrations on one device, by its device hash, or null: any number."
+    ),
+    number_or_null!(
+        inactive_after_days,
+        30..=3_650,
+        "Days without use after which a registration ends, or null: never."
     ),
 ];
 

@@ -18,7 +18,7 @@ use crate::machine::{Entries, StreamHead};
 use crate::offline::NONCE_LEN;
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
-    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven,
     RegistrationState, UserRole,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
@@ -57,6 +57,17 @@ pub enum Key {
     Erasure(Id),
     /// A set of recovery codes, by the keyed hash of its selector.
     Recovery(Bytes32),
+    /// A device; see [`crate::devices`].
+    Device(Id),
+    /// A person with registrations that are not over, under the device they are on.
+    DeviceUser(Id, Id),
+    /// A registration that is not over, under the device that it is on.
+    OnDevice(Id, Id),
+    /// A blocked device, under its application.
+    Blocked(Id, Id),
+    /// A registration with keys, under its application and the day of its last
+    /// use; see [`crate::inactivity::day_of`].
+    LastUsed(Id, u32, Id),
 }
 
 /// A moment at which time itself must act.
@@ -114,6 +125,13 @@ impl Key {
             Self::Activation(id) => tagged(b'V', &[&id.0]),
             Self::Erasure(id) => tagged(b'X', &[&id.0]),
             Self::Recovery(selector) => tagged(b'Y', &[selector]),
+            Self::Device(id) => tagged(b'd', &[&id.0]),
+            Self::DeviceUser(device, subject) => tagged(b'Z', &[&device.0, &subject.0]),
+            Self::OnDevice(device, registration) => tagged(b'a', &[&device.0, &registration.0]),
+            Self::Blocked(application, device) => tagged(b'b', &[&application.0, &device.0]),
+            Self::LastUsed(application, day, registration) => {
+                tagged(b'c', &[&application.0, &day.to_be_bytes(), &registration.0])
+            }
         }
     }
 
@@ -122,6 +140,10 @@ impl Key {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (tag, rest) = bytes.split_first()?;
         let id = || rest.try_into().ok().map(Id);
+        let pair = || {
+            let (first, second) = rest.split_first_chunk()?;
+            Some((Id(*first), Id(second.try_into().ok()?)))
+        };
         match tag {
             b'A' => id().map(Self::Application),
             b'C' => rest.try_into().ok().map(Self::Code),
@@ -145,9 +167,16 @@ impl Key {
             b'Q' => rest.try_into().ok().map(Self::Request),
             b'R' => id().map(Self::Registration),
             b'S' => rest.is_empty().then_some(Self::System),
-            b'U' => {
-                let (subject, registration) = rest.split_first_chunk::<16>()?;
-                Some(Self::Owned(Id(*subject), Id(registration.try_into().ok()?)))
+            b'U' => pair().map(|(subject, registration)| Self::Owned(subject, registration)),
+            b'd' => id().map(Self::Device),
+            b'Z' => pair().map(|(device, subject)| Self::DeviceUser(device, subject)),
+            b'a' => pair().map(|(device, registration)| Self::OnDevice(device, registration)),
+            b'b' => pair().map(|(application, device)| Self::Blocked(application, device)),
+            b'c' => {
+                let (application, rest) = rest.split_first_chunk()?;
+                let (day, rest) = rest.split_first_chunk()?;
+                let registration = Id(rest.try_into().ok()?);
+                Some(Self::LastUsed(Id(*application), u32::from_be_bytes(*day), registration))
             }
             b'V' => id().map(Self::Activation),
             b'X' => id().map(Self::Erasure),
@@ -166,6 +195,8 @@ impl Key {
             KeyKind::Registration => b'R',
             KeyKind::Operation => b'O',
             KeyKind::Erasure => b'X',
+            KeyKind::Device => b'd',
+            KeyKind::Blocked => b'b',
         };
         ([tag], [tag + 1])
     }
@@ -178,6 +209,29 @@ impl Key {
         let last = Self::Owned(subject, Id([0xff; 16])).bytes();
         // An id of ones alone is none that is ever drawn (RFC 9562, section 5.10).
         (first, last)
+    }
+
+    /// The bytes between which the registrations lie that a device carries, for
+    /// listing: first included, last excluded.
+    #[must_use]
+    pub fn on_device(device: Id) -> (Vec<u8>, Vec<u8>) {
+        (Self::OnDevice(device, Id::NIL).bytes(), Self::OnDevice(device, Id([0xff; 16])).bytes())
+    }
+
+    /// The bytes between which the blocked devices of an application lie, for
+    /// listing: first included, last excluded.
+    #[must_use]
+    pub fn blocked_at(application: Id) -> (Vec<u8>, Vec<u8>) {
+        let last = Self::Blocked(application, Id([0xff; 16])).bytes();
+        (Self::Blocked(application, Id::NIL).bytes(), last)
+    }
+
+    /// The bytes between which the registrations of an application lie that were
+    /// last used up to and with a day, for listing: first included, last excluded.
+    #[must_use]
+    pub fn last_used_by(application: Id, day: u32) -> (Vec<u8>, Vec<u8>) {
+        let first = Self::LastUsed(application, 0, Id::NIL).bytes();
+        (first, Self::LastUsed(application, day, Id([0xff; 16])).bytes())
     }
 }
 
@@ -194,6 +248,10 @@ pub enum KeyKind {
     Operation,
     /// Erasures that were ever ordered.
     Erasure,
+    /// Devices that ever were.
+    Device,
+    /// Blocked devices.
+    Blocked,
 }
 
 /// The log itself.
@@ -279,10 +337,32 @@ pub struct Application {
     pub config_version: u64,
     /// Codes that wait to be redeemed.
     pub live_codes: u64,
+    /// Registrations with keys that are not over.
+    pub registrations: u64,
+    /// What may end for want of use.
+    pub inactivity: Inactivity,
     /// No code is taken before this moment.
     pub codes_refused_until: Micros,
     /// When it was created.
     pub created_at: Micros,
+}
+
+/// How many registrations of an application may end for want of use; see
+/// [`crate::inactivity`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Inactivity {
+    /// When the window of a day began.
+    pub since: Micros,
+    /// How many may end in it without a confirmation; 0 before the first one.
+    pub limit: u64,
+    /// How many of those have.
+    pub ended: u64,
+    /// Whether the last sweep that ended any, or could not, left some waiting.
+    pub held: bool,
+    /// How many more may by a confirmation.
+    pub confirmed: u64,
+    /// Until when.
+    pub confirmed_until: Micros,
 }
 
 /// An API key.
@@ -337,6 +417,10 @@ pub struct Registration {
     pub unproven_device: bool,
     /// How its hardware key stands with attestation; none if nobody asked.
     pub attestation: Option<Attested>,
+    /// The device that it is on, if its app has named one.
+    pub device: Option<Id>,
+    /// The record that holds the sealed device hash.
+    pub device_named_in: Option<Position>,
     /// Hash of the device token.
     pub device_token_hash: Bytes32,
     /// The client's version at activation.
@@ -587,6 +671,31 @@ pub struct RecoveryCode {
     pub redeemed_by: Option<Id>,
 }
 
+/// A device. Its moves are drawn in [`crate::devices`]. Kept for ever: its id is
+/// not to be used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The application whose apps name it.
+    pub application: Id,
+    /// Registrations on it that are not over.
+    pub registrations: u64,
+    /// Persons whose those are.
+    pub users: u64,
+    /// The block, if there is one.
+    pub blocked: Option<Blocked>,
+}
+
+/// The block of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// Why.
+    pub reason: ReasonGiven,
+    /// The record, which holds the sealed device hash.
+    pub position: Position,
+    /// When.
+    pub at: Micros,
+}
+
 /// A state entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
@@ -631,6 +740,16 @@ pub enum Entry {
     Erasure(#[serde(with = "shared")] Arc<Erasure>),
     /// Under [`Key::Recovery`].
     Recovery(#[serde(with = "shared")] Arc<Recovery>),
+    /// Under [`Key::Device`].
+    Device(#[serde(with = "shared")] Arc<Device>),
+    /// Under [`Key::DeviceUser`]: how many registrations, never 0.
+    DeviceUser(u64),
+    /// Under [`Key::OnDevice`].
+    OnDevice,
+    /// Under [`Key::Blocked`].
+    Blocked,
+    /// Under [`Key::LastUsed`].
+    LastUsed,
 }
 
 /// A shared value, stored as the value itself.
@@ -679,6 +798,7 @@ impl Look<'_> {
     getter!(operation, Operation);
     getter!(broadcast, Broadcast);
     getter!(erasure, Erasure);
+    getter!(device, Device);
 
     /// The log itself.
     #[must_use]
@@ -714,6 +834,15 @@ impl Look<'_> {
         match self.0.get(&Key::Recovery(*selector)).as_deref() {
             Some(Entry::Recovery(recovery)) => Some(Arc::clone(recovery)),
             Some(_) | None => None,
+        }
+    }
+
+    /// How many registrations of a subject, not over, are on a device.
+    #[must_use]
+    pub fn on_device(self, device: Id, subject: Id) -> u64 {
+        match self.0.get(&Key::DeviceUser(device, subject)).as_deref() {
+            Some(Entry::DeviceUser(count)) => *count,
+            Some(_) | None => 0,
         }
     }
 
@@ -769,6 +898,11 @@ impl Entry {
             Self::Owned => matches!(key, Key::Owned(..)),
             Self::Erasure(_) => matches!(key, Key::Erasure(_)),
             Self::Recovery(_) => matches!(key, Key::Recovery(_)),
+            Self::Device(_) => matches!(key, Key::Device(_)),
+            Self::DeviceUser(_) => matches!(key, Key::DeviceUser(..)),
+            Self::OnDevice => matches!(key, Key::OnDevice(..)),
+            Self::Blocked => matches!(key, Key::Blocked(..)),
+            Self::LastUsed => matches!(key, Key::LastUsed(..)),
         }
     }
 }

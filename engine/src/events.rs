@@ -19,8 +19,8 @@ use crate::key::KeyBytes;
 use crate::offline::NONCE_LEN;
 use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, Confirmation,
-    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, RejectReason,
-    Strategy, UserRole,
+    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven,
+    RejectReason, Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
 use crate::transcript::{NO_CONTENT, Said};
@@ -243,6 +243,10 @@ pub struct ActivationJudgedV1 {
     pub device_token_hash: Bytes32,
     /// Hash of the attestation evidence, zeros if none.
     pub attestation_hash: Bytes32,
+    /// Salted hash of the device hash, zeros if none; the salt is sealed.
+    pub device_hash_hash: Bytes32,
+    /// The device that the device hash leads to; see [`crate::devices`].
+    pub device: Option<Id>,
     /// Digest of the request: the same one again gets the same answer.
     pub body_digest: Bytes32,
     /// The signatures that were checked.
@@ -290,7 +294,8 @@ pub struct ActivationCancelledV1 {
 /// A registration was locked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistrationLockedV1 {
-    /// Who locked it; none if the server did, after too many failures.
+    /// Who locked it; none if the server did: after too many failures, or because
+    /// the device is blocked.
     pub by: Option<Actor>,
     /// Why.
     pub reason: LockReason,
@@ -786,6 +791,61 @@ pub struct OfflineJudgedV1 {
     pub operation_state: OperationState,
 }
 
+/// A device was blocked: its registrations are locked, and none can be activated
+/// on it. The stream is the application. The device hash is sealed under the
+/// device's own key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceBlockedV1 {
+    /// Who blocked it.
+    pub by: Actor,
+    /// The device; see [`crate::devices`].
+    pub device: Id,
+    /// Why.
+    pub reason: ReasonGiven,
+}
+
+/// A device is no longer blocked. The registrations that the block locked stay so
+/// until each is unlocked. The stream is the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceUnblockedV1 {
+    /// Who ended the block.
+    pub by: Actor,
+    /// The device.
+    pub device: Id,
+}
+
+/// A sweep found registrations that nobody has used for long. Those that end are
+/// in the events that follow; the others wait. The stream is the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InactiveDeactivatedV1 {
+    /// When the sweep looked: what inactivity is measured to.
+    pub as_of: Micros,
+    /// Days without use that the configuration in force allows.
+    pub after_days: u32,
+    /// Registrations that the sweep found, as far as it counted.
+    pub due: u64,
+    /// When the window of a day began that the limit is for.
+    pub since: Micros,
+    /// How many may end in that window without a confirmation.
+    pub limit: u64,
+    /// How many end by this event.
+    pub ended: u64,
+    /// How many of those end by a confirmation.
+    pub confirmed: u64,
+}
+
+/// An administrator allowed more registrations to end for want of use than the
+/// limit of a day does. The stream is the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InactivityConfirmedV1 {
+    /// Who confirmed it.
+    pub by: Actor,
+    /// How many, beside the limit; what was left of an earlier confirmation is void.
+    pub registrations: u32,
+    /// Until when.
+    pub until: Micros,
+}
+
 /// A device was named, or its name removed. The name is sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNamedV1 {
@@ -980,6 +1040,10 @@ registry! {
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
     RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
+    DeviceBlocked(DeviceBlockedV1) = 80 schema 1,
+    DeviceUnblocked(DeviceUnblockedV1) = 81 schema 1,
+    InactiveDeactivated(InactiveDeactivatedV1) = 83 schema 1,
+    InactivityConfirmed(InactivityConfirmedV1) = 84 schema 1,
     LockReleased(LockReleasedV1) = 85 schema 1,
     OfflineAsked(OfflineAskedV1) = 90 schema 1,
     OfflineJudged(OfflineJudgedV1) = 91 schema 1,

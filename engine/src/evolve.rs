@@ -12,17 +12,18 @@ use crate::attestation::activation::attested;
 use crate::attestation::lists::ListName;
 use crate::config::Config;
 use crate::entries::{
-    Activation, ApiKey, Application, Attempt, Broadcast, Deadline, Entry, Erasure, Expiring,
-    JudgedActivation, Key, Look, Operation, Pushed, Recovery, RecoveryCode, Registration, Started,
-    Succeeded, Succession, System,
+    Activation, ApiKey, Application, Attempt, Blocked, Broadcast, Deadline, Device, Entry, Erasure,
+    Expiring, Inactivity, JudgedActivation, Key, Look, Operation, Pushed, Recovery, RecoveryCode,
+    Registration, Started, Succeeded, Succession, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, Bytes32, DeviceNamedV1, ErasureOrderedV1, Event,
-    MethodKeyV1, OfflineJudgedV1, OperationBegunV1, OperationCreatedV1, RecoveryCodesIssuedV1,
-    RecoveryStartedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, Bytes32, DeviceBlockedV1, DeviceNamedV1,
+    ErasureOrderedV1, Event, MethodKeyV1, OfflineJudgedV1, OperationBegunV1, OperationCreatedV1,
+    RecoveryCodesIssuedV1, RecoveryStartedV1,
 };
 use crate::ids::{Id, Micros, Position};
+use crate::inactivity::{day_of, last_used};
 use crate::key::KeyBytes;
 use crate::machine::{Change, Entries, Record, StreamHead};
 use crate::naming::NAMES_WINDOW_S;
@@ -78,6 +79,9 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             payload.by.as_ref()
         }
+        Event::DeviceBlocked(payload) => Some(&payload.by),
+        Event::DeviceUnblocked(payload) => Some(&payload.by),
+        Event::InactivityConfirmed(payload) => Some(&payload.by),
         Event::LogStarted(_)
         | Event::ClockStepped(_)
         | Event::RefusalsCounted(_)
@@ -106,6 +110,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::LockReleased(_)
+        | Event::InactiveDeactivated(_)
         | Event::StateDigested(_)
         | Event::KeyRotated(_)
         | Event::EpochBegun(_) => None,
@@ -309,6 +314,23 @@ impl Changes<'_> {
                 });
             }
             Event::SubjectErased(_) => self.subject_erased(),
+            Event::DeviceBlocked(payload) => self.device_blocked(payload),
+            Event::DeviceUnblocked(payload) => self.device_unblocked(payload.device),
+            Event::InactiveDeactivated(payload) => self.application(|application| {
+                let idle = &mut application.inactivity;
+                if idle.since != payload.since {
+                    idle.ended = 0;
+                }
+                idle.since = payload.since;
+                idle.limit = payload.limit;
+                idle.ended = idle.ended.saturating_add(payload.ended - payload.confirmed);
+                idle.confirmed = idle.confirmed.saturating_sub(payload.confirmed);
+                idle.held = payload.due > payload.ended;
+            }),
+            Event::InactivityConfirmed(payload) => self.application(|application| {
+                application.inactivity.confirmed = payload.registrations.into();
+                application.inactivity.confirmed_until = payload.until;
+            }),
         }
     }
 
@@ -352,6 +374,8 @@ impl Changes<'_> {
             self.registrations_of(registration.subject, |count| count.saturating_sub(1));
         }
         self.move_deadline(Expiring::Lock(id), before.release_at, registration.release_at);
+        self.move_device(id, &before, &registration);
+        self.move_in_index(id, &before, &registration);
         self.put(Key::Registration(id), Entry::Registration(Arc::new(registration)));
     }
 
@@ -398,6 +422,8 @@ impl Changes<'_> {
             config: configured(&defaults, &payload.properties).unwrap_or(defaults),
             config_version: 1,
             live_codes: 0,
+            registrations: 0,
+            inactivity: Inactivity::default(),
             codes_refused_until: Micros(0),
             created_at: self.now(),
         };
@@ -456,6 +482,8 @@ impl Changes<'_> {
             hw_key_impossible: false,
             unproven_device: false,
             attestation: None,
+            device: None,
+            device_named_in: None,
             device_token_hash: [0; 32],
             client_version: String::new(),
             keys_at: Position(0),
@@ -526,6 +554,96 @@ impl Changes<'_> {
         }
     }
 
+    /// Counts a registration on the device that it is on, and no longer on the one
+    /// that it was on. One that is over is on none.
+    fn move_device(&mut self, id: Id, before: &Registration, after: &Registration) {
+        let on = |registration: &Registration| {
+            registration.device.filter(|_| registration.state != RegistrationState::Deactivated)
+        };
+        let (left, entered) = (on(before), on(after));
+        if left == entered {
+            return;
+        }
+        if let Some(device) = left {
+            self.remove(Key::OnDevice(device, id));
+            self.uses_device(device, after, |count| count.saturating_sub(1));
+        }
+        if let Some(device) = entered {
+            self.put(Key::OnDevice(device, id), Entry::OnDevice);
+            self.uses_device(device, after, |count| count.saturating_add(1));
+        }
+    }
+
+    /// Changes how many registrations of its person a device carries.
+    fn uses_device(
+        &mut self,
+        id: Id,
+        registration: &Registration,
+        change: impl FnOnce(u64) -> u64,
+    ) {
+        let key = Key::DeviceUser(id, registration.subject);
+        let before = self.look().on_device(id, registration.subject);
+        let after = change(before);
+        if after == 0 {
+            self.remove(key);
+        } else {
+            self.put(key, Entry::DeviceUser(after));
+        }
+        self.device(id, registration.application, |device| {
+            device.registrations = (device.registrations + after).saturating_sub(before);
+            let users = device.users + u64::from(after > 0);
+            device.users = users.saturating_sub(u64::from(before > 0));
+        });
+    }
+
+    /// Changes a device, which begins with the first that is said of it.
+    fn device(&mut self, id: Id, application: Id, change: impl FnOnce(&mut Device)) {
+        let known = self.look().device(id);
+        let new = || Device { application, registrations: 0, users: 0, blocked: None };
+        let mut device = known.map_or_else(new, |known| (*known).clone());
+        change(&mut device);
+        self.put(Key::Device(id), Entry::Device(Arc::new(device)));
+    }
+
+    fn device_blocked(&mut self, payload: &DeviceBlockedV1) {
+        let (application, position, at) = (self.stream(), self.position(), self.now());
+        let blocked = Blocked { reason: payload.reason, position, at };
+        self.device(payload.device, application, |device| device.blocked = Some(blocked));
+        self.put(Key::Blocked(application, payload.device), Entry::Blocked);
+        self.application(|_| ());
+    }
+
+    fn device_unblocked(&mut self, id: Id) {
+        let application = self.stream();
+        self.device(id, application, |device| device.blocked = None);
+        self.remove(Key::Blocked(application, id));
+        self.application(|_| ());
+    }
+
+    /// Keeps the index of last uses, which has one place a day for a registration,
+    /// and the number of registrations in it.
+    fn move_in_index(&mut self, id: Id, before: &Registration, after: &Registration) {
+        let day = |registration| last_used(registration).map(day_of);
+        let (left, entered) = (day(before), day(after));
+        if left == entered {
+            return;
+        }
+        let application = after.application;
+        if let Some(day) = left {
+            self.remove(Key::LastUsed(application, day, id));
+        }
+        if let Some(day) = entered {
+            self.put(Key::LastUsed(application, day, id), Entry::LastUsed);
+        }
+        if left.is_some() != entered.is_some() {
+            let Some(known) = self.look().application(application) else { return };
+            let mut known = (*known).clone();
+            let more = known.registrations + u64::from(entered.is_some());
+            known.registrations = more.saturating_sub(u64::from(left.is_some()));
+            self.put(Key::Application(application), Entry::Application(Arc::new(known)));
+        }
+    }
+
     fn activation_started(&mut self, payload: &ActivationStartedV1) {
         let id = payload.activation;
         let Some(before) = self.look().activation(id) else { return };
@@ -581,6 +699,11 @@ impl Changes<'_> {
             registration.hw_key_impossible = payload.hw_key_impossible;
             registration.unproven_device = payload.unproven_device;
             registration.attestation = attested(payload.attestation, payload.evidence.as_ref());
+            // Without a hash it stays on the device that it is known on.
+            if let Some(device) = payload.device {
+                registration.device = Some(device);
+                registration.device_named_in = Some(position);
+            }
             registration.device_token_hash = payload.device_token_hash;
             registration.client_version.clone_from(&payload.declared.client_version);
             registration.keys_at = position;

@@ -6,15 +6,15 @@
 
 use crate::attestation::lists::ListEntry;
 use crate::command::{
-    AskOffline, BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication,
-    CreateOperation, FinishActivation, FinishAuthentication, FinishOffline, NameDevice,
-    OrderErasure, RequestActivation, SetPushAddress, StartActivation, StartAuthentication,
-    StartLog, StartRecovery, TakeRevocationList, Want,
+    AskOffline, BeginOperation, BlockDevice, ChangeConfiguration, Command, CreateApiKey,
+    CreateApplication, CreateOperation, DeactivateInactive, FinishActivation, FinishAuthentication,
+    FinishOffline, NameDevice, OrderErasure, RequestActivation, SetPushAddress, StartActivation,
+    StartAuthentication, StartLog, StartRecovery, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1, RecoveryCodesIssuedV1};
 use crate::ids::Id;
 use crate::machine::Record;
-use crate::reasons::CancelReason;
+use crate::reasons::{CancelReason, LockReason};
 use crate::transcript::NO_CONTENT;
 
 /// Why records are not those of a command.
@@ -116,6 +116,8 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             keys: payload.keys,
             device_token_hash: payload.device_token_hash,
             attestation_hash: payload.attestation_hash,
+            device_hash_hash: payload.device_hash_hash,
+            device: payload.device,
             body_digest: payload.body_digest,
             verifications: payload.verifications,
             evidence: payload.evidence,
@@ -126,6 +128,9 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
         Event::ActivationCancelled(payload) if payload.reason == CancelReason::Requested => {
             Want::CancelActivation { by: payload.by.ok_or(orphan)?, activation: payload.activation }
+        }
+        Event::RegistrationLocked(payload) if payload.reason == LockReason::DeviceBlocked => {
+            Want::LockBlocked(locked(records)?)
         }
         Event::RegistrationLocked(payload) => Want::LockRegistration {
             by: payload.by.ok_or_else(|| orphan.clone())?,
@@ -203,6 +208,28 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             }))
         }
         Event::LockReleased(_) => Want::ReleaseLock(stream),
+        Event::DeviceBlocked(payload) => Want::BlockDevice(BlockDevice {
+            by: payload.by,
+            application: stream,
+            device: payload.device,
+            reason: payload.reason,
+            registrations: locked(records)?,
+            sealed,
+        }),
+        Event::DeviceUnblocked(payload) => {
+            Want::UnblockDevice { by: payload.by, application: stream, device: payload.device }
+        }
+        Event::InactiveDeactivated(payload) => Want::DeactivateInactive(DeactivateInactive {
+            application: stream,
+            as_of: payload.as_of,
+            due: payload.due,
+            registrations: deactivated(records)?,
+        }),
+        Event::InactivityConfirmed(payload) => Want::ConfirmInactivity {
+            by: payload.by,
+            application: stream,
+            registrations: payload.registrations,
+        },
         Event::OperationExpired(payload) => Want::ExpireOperation(payload.operation),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             Want::CancelOperation { by: payload.by.ok_or(orphan)?, operation: payload.operation }
@@ -322,13 +349,23 @@ fn asked(records: &[Record]) -> Result<Vec<CreateOperation>, EventError> {
 
 /// The registrations that `records` end, in their order.
 fn deactivated(records: &[Record]) -> Result<Vec<Id>, EventError> {
-    let mut ended = Vec::new();
+    streams_of(records, |event| matches!(event, Event::RegistrationDeactivated(_)))
+}
+
+/// The registrations that `records` lock, in their order.
+fn locked(records: &[Record]) -> Result<Vec<Id>, EventError> {
+    streams_of(records, |event| matches!(event, Event::RegistrationLocked(_)))
+}
+
+/// The streams of those of `records` that `are` says, in their order.
+fn streams_of(records: &[Record], are: fn(&Event) -> bool) -> Result<Vec<Id>, EventError> {
+    let mut streams = Vec::new();
     for record in records {
-        if let Event::RegistrationDeactivated(_) = decode(record)? {
-            ended.push(record.draft.stream);
+        if are(&decode(record)?) {
+            streams.push(record.draft.stream);
         }
     }
-    Ok(ended)
+    Ok(streams)
 }
 
 fn decode(record: &Record) -> Result<Event, EventError> {

@@ -16,6 +16,7 @@ pub mod codes;
 pub mod command;
 pub mod config;
 pub mod confirmation;
+pub mod devices;
 mod display;
 pub mod entries;
 pub mod erasure;
@@ -23,6 +24,7 @@ pub mod events;
 pub mod evidence;
 mod evolve;
 pub mod ids;
+pub mod inactivity;
 pub mod initiative;
 pub mod inverse;
 pub mod key;
@@ -67,7 +69,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 15;
+    const STATE_VERSION: u32 = 16;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -117,7 +119,12 @@ impl Machine for Keytrail {
             | Key::Owned(..)
             | Key::Activation(_)
             | Key::Recovery(_)
-            | Key::Erasure(_) => None,
+            | Key::Erasure(_)
+            | Key::Device(_)
+            | Key::DeviceUser(..)
+            | Key::OnDevice(..)
+            | Key::Blocked(..)
+            | Key::LastUsed(..) => None,
         }
     }
 
@@ -152,7 +159,12 @@ impl Machine for Keytrail {
             | Key::Owned(..)
             | Key::Activation(_)
             | Key::Recovery(_)
-            | Key::Erasure(_) => Want::ExpireOperation(Id::NIL),
+            | Key::Erasure(_)
+            | Key::Device(_)
+            | Key::DeviceUser(..)
+            | Key::OnDevice(..)
+            | Key::Blocked(..)
+            | Key::LastUsed(..) => Want::ExpireOperation(Id::NIL),
         };
         Command { event_id, want }
     }
@@ -212,6 +224,15 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::ExpireOperation(operation) => operation::expire(look, at, id, *operation),
         Want::TakeRevocationList(want) => attestation::lists::take(look, id, want),
         Want::ReleaseLock(registration) => timed_lock::release(look, at, id, *registration),
+        Want::BlockDevice(want) => devices::block(look, id, want),
+        Want::UnblockDevice { by, application, device } => {
+            devices::unblock(look, id, by, *application, *device)
+        }
+        Want::LockBlocked(registrations) => devices::lock_blocked(look, id, registrations),
+        Want::DeactivateInactive(want) => inactivity::deactivate(look, at, id, want),
+        Want::ConfirmInactivity { by, application, registrations } => {
+            inactivity::confirm(look, at, id, by, *application, *registrations)
+        }
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
         Want::SetPushAddress(want) => push::set_address(look, at, id, want),

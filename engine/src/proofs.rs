@@ -53,6 +53,8 @@ pub struct ActivationFacts<'a> {
     pub device_token_hash: Bytes32,
     /// Hash of the attestation evidence, zeros if none.
     pub attestation_hash: Bytes32,
+    /// Salted hash of the device hash, zeros if none.
+    pub device_hash_hash: Bytes32,
 }
 
 /// What an authentication's transcripts say beside what the device declared.
@@ -137,7 +139,11 @@ impl<'a> Judged<'a> {
             | Event::ClockConfirmed(_)
             | Event::StateDigested(_)
             | Event::EpochBegun(_)
-            | Event::LockReleased(_) => None,
+            | Event::LockReleased(_)
+            | Event::DeviceBlocked(_)
+            | Event::DeviceUnblocked(_)
+            | Event::InactiveDeactivated(_)
+            | Event::InactivityConfirmed(_) => None,
         }
     }
 }
@@ -178,6 +184,7 @@ impl Signed {
             key_set_hash: key_set_hash(&slots),
             device_token_hash: facts.device_token_hash,
             attestation_hash: facts.attestation_hash,
+            device_hash_hash: facts.device_hash_hash,
         });
         Ok(signed)
     }
@@ -278,6 +285,7 @@ impl Signed {
             keys: &judged.keys,
             device_token_hash: judged.device_token_hash,
             attestation_hash: judged.attestation_hash,
+            device_hash_hash: judged.device_hash_hash,
         };
         Self::at_activation(&facts, &judged.declared)
     }

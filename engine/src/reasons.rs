@@ -87,6 +87,10 @@ terms! {
         PreviousKeyUnproven = 3 "PREVIOUS_KEY_UNPROVEN",
         /// The application requires evidence that the hardware key is in hardware, and it did not come or was refused.
         AttestationRequired = 4 "ATTESTATION_REQUIRED",
+        /// The service provider has blocked the device that the app names.
+        DeviceBlocked = 8 "DEVICE_BLOCKED",
+        /// As many users as the application allows have registrations on the device that the app names.
+        TooManyDeviceUsers = 9 "TOO_MANY_DEVICE_USERS",
     }
 
     /// Why an authentication failed.
@@ -236,6 +240,8 @@ terms! {
         Other = 6 "OTHER",
         /// Its hardware key is no longer trusted.
         KeyDistrusted = 7 "KEY_DISTRUSTED",
+        /// The service provider blocked the device that it is on.
+        DeviceBlocked = 8 "DEVICE_BLOCKED",
     }
 
     /// Why a registration is over.
@@ -256,6 +262,8 @@ terms! {
         ByDevice = 7 "BY_DEVICE",
         /// A recovery code brought it to a new phone, whose registration took its place.
         Recovered = 8 "RECOVERED",
+        /// Nobody has used it for as long as the application allows.
+        Inactive = 9 "INACTIVE",
     }
 
     /// Why a person is erased. The letters are those of GDPR, Article 17(1).
@@ -431,7 +439,7 @@ impl DeactivationReason {
     #[must_use]
     pub fn given(self) -> Option<ReasonGiven> {
         match self {
-            Self::ByDevice | Self::Recovered => None,
+            Self::ByDevice | Self::Recovered | Self::Inactive => None,
             Self::UserRequest => Some(ReasonGiven::UserRequest),
             Self::DeviceLost => Some(ReasonGiven::DeviceLost),
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),
@@ -447,7 +455,7 @@ impl LockReason {
     #[must_use]
     pub fn given(self) -> Option<ReasonGiven> {
         match self {
-            Self::TooManyFailures => None,
+            Self::TooManyFailures | Self::DeviceBlocked => None,
             Self::UserRequest => Some(ReasonGiven::UserRequest),
             Self::DeviceLost => Some(ReasonGiven::DeviceLost),
             Self::DeviceStolen => Some(ReasonGiven::DeviceStolen),

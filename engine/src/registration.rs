@@ -19,6 +19,7 @@
 use crate::attestation::activation::{passes, status};
 use crate::codes::{CODE_LENGTH_MAX, length_needed};
 use crate::command::{FinishActivation, Refusal, RequestActivation, StartActivation};
+use crate::devices;
 use crate::entries::{Activation, Application, Look, Registration};
 use crate::events::{
     ActivationCancelledV1, ActivationExpiredV1, ActivationJudgedV1, ActivationRequestedV1,
@@ -173,8 +174,10 @@ pub(crate) fn finish_activation(
     let version = served(&application, &want.declared.client_version)?;
     recovery::still_recoverable(look, &registration)?;
     acceptable(&application, &want.keys)?;
+    devices::acceptable(look, &application, want.device)?;
     judged_as_things_are(look, &application, want.evidence.as_ref())?;
-    let judged = judge(&application, &activation, &registration, &version, want);
+    let objection = devices::objection(look, &application, &registration, want.device);
+    let judged = judge(&application, &activation, &registration, &version, objection, want);
     let accepted = judged.failure.is_none();
     let id = activation.registration;
     let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
@@ -230,6 +233,7 @@ fn judge(
     activation: &Activation,
     registration: &Registration,
     version: &ClientVersion,
+    objection: Option<ActivationFailure>,
     want: &FinishActivation,
 ) -> ActivationJudgedV1 {
     let config = &application.config;
@@ -261,7 +265,7 @@ fn judge(
     } else if !passes(policy, want.evidence.as_ref(), check == HardwareCheck::Valid) {
         Some(ActivationFailure::AttestationRequired)
     } else {
-        None
+        objection
     };
     ActivationJudgedV1 {
         application: activation.application,
@@ -271,6 +275,8 @@ fn judge(
         keys: want.keys.clone(),
         device_token_hash: want.device_token_hash,
         attestation_hash: want.attestation_hash,
+        device_hash_hash: want.device_hash_hash,
+        device: want.device,
         body_digest: want.body_digest,
         verifications: want.verifications.clone(),
         attestation: status(policy, want.evidence.as_ref(), want.declared.hw_key_client_status),
@@ -351,7 +357,7 @@ pub(crate) fn cancel_activation(
 }
 
 /// Adds the cancellation of an activation under way, if there is one.
-fn cancelled(
+pub(crate) fn cancelled(
     plan: Plan,
     registration: Id,
     activation: Option<Id>,
@@ -402,6 +408,10 @@ pub(crate) fn lock(look: Look, event_id: Id, by: &Actor, id: Id, reason: ReasonG
 pub(crate) fn unlock(look: Look, event_id: Id, by: &Actor, id: Id) -> Decided {
     let registration = managed(look, by, id)?;
     match registration.state {
+        // A block is not undone one registration at a time.
+        RegistrationState::Locked if devices::is_blocked(look, &registration) => {
+            Err(Refusal::DeviceBlocked)
+        }
         RegistrationState::Locked => {
             Plan::new(event_id).event(id, RegistrationUnlockedV1 { by: by.clone() }).done()
         }

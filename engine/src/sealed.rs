@@ -93,8 +93,17 @@ pub struct SealedResponseV1 {
     pub risk_data: Option<Salted>,
     /// Attestation evidence.
     pub attestation: Option<Salted>,
+    /// What names the device.
+    pub device_hash: Option<Salted>,
     /// The address that the request came from.
     pub source: String,
+}
+
+/// Of `DeviceBlocked`: which one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedDeviceV1 {
+    /// The device hash.
+    pub device_hash: [u8; 32],
 }
 
 /// Of `PushAddressSet`: where pushes go.

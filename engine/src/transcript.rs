@@ -125,6 +125,8 @@ pub struct ActivationParts {
     pub device_token_hash: Hash,
     /// [`Content::Attestation`].
     pub attestation_hash: Hash,
+    /// [`Content::DeviceHash`].
+    pub device_hash_hash: Hash,
 }
 
 /// The fields that only the answer to an operation that changes a key has.
@@ -175,6 +177,7 @@ impl Transcript {
                 fields.put(&parts.key_set_hash);
                 fields.put(&parts.device_token_hash);
                 fields.put(&parts.attestation_hash);
+                fields.put(&parts.device_hash_hash);
             }
             Of::KeyChange(_, parts) => {
                 fields.put(parts.slot.as_str().as_bytes());
@@ -200,6 +203,8 @@ pub enum Content {
     RiskData,
     /// Evidence about where a hardware key lives.
     Attestation,
+    /// What names the device that the app runs on.
+    DeviceHash,
 }
 
 impl Content {
@@ -210,6 +215,7 @@ impl Content {
             Self::ClientData => "keytrail/hash/client-data/v1",
             Self::RiskData => "keytrail/hash/risk-data/v1",
             Self::Attestation => "keytrail/hash/attestation/v1",
+            Self::DeviceHash => "keytrail/hash/device-hash/v1",
         }
     }
 

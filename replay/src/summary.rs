@@ -49,6 +49,15 @@ pub fn summary(event: &Event) -> String {
             None => e.reason.to_string(),
         },
         Event::LockReleased(e) => format!("failures {}", e.failures),
+        Event::DeviceBlocked(e) => format!("device {}: {}", e.device, e.reason),
+        Event::DeviceUnblocked(e) => format!("device {}", e.device),
+        Event::InactiveDeactivated(e) => format!(
+            "{} of {} after {} days, limit {}, {} confirmed",
+            e.ended, e.due, e.after_days, e.limit, e.confirmed
+        ),
+        Event::InactivityConfirmed(e) => {
+            format!("{} until {}", e.registrations, crate::rfc3339(e.until))
+        }
         Event::RegistrationDeactivated(e) => e.reason.to_string(),
         Event::HardwareKeyAdded(e) => format!("operation {}", e.operation),
         Event::HardwareKeyRotated(e) => format!("operation {}", e.operation),

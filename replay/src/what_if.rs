@@ -491,8 +491,8 @@ enum Subject {
     Registration,
 }
 
-/// None for what is taken over from the log: administration, erasures, and what
-/// the server notes of its surroundings.
+/// None for what is taken over from the log: administration, erasures, blocks of
+/// devices, sweeps, and what the server notes of its surroundings.
 fn subject(want: &Want) -> Option<Subject> {
     use Kind::{Activation, Operation};
     match want {
@@ -511,7 +511,12 @@ fn subject(want: &Want) -> Option<Subject> {
         | Want::BeginEpoch(_)
         | Want::TakeRevocationList(_)
         | Want::OrderErasure(_)
-        | Want::RecordErased { .. } => None,
+        | Want::RecordErased { .. }
+        | Want::BlockDevice(_)
+        | Want::UnblockDevice { .. }
+        | Want::LockBlocked(_)
+        | Want::DeactivateInactive(_)
+        | Want::ConfirmInactivity { .. } => None,
         Want::RequestActivation(want) => Some(Subject::Thing(Activation, want.activation)),
         Want::StartActivation(want) => Some(Subject::Thing(Activation, want.activation)),
         Want::StartRecovery(want) => Some(Subject::Thing(Activation, want.activation)),

@@ -204,6 +204,7 @@ const SECRET_MAGIC: &[u8; 8] = b"KTSECRT1";
 const SECRET_CONTEXT: &str = "keytrail 2026-11 key file v1";
 const SLOT_CONTEXT: &str = "keytrail 2026-11 subject slot v1";
 const TAG_CONTEXT: &str = "keytrail 2026-11 subject reference v1";
+const DEVICE_CONTEXT: &str = "keytrail 2026-11 device hash v1";
 
 /// Length of a file with one secret.
 const SECRET_FILE_LEN: usize = 72;
@@ -215,6 +216,7 @@ pub struct KeyStore {
     secrets: [Secret32; 6],
     wrapping: LessSafeKey,
     tag_key: Secret32,
+    device_key: Secret32,
     subjects: Subjects,
     repaired: u64,
 }
@@ -257,12 +259,14 @@ impl KeyStore {
         let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
         let wrapping = wrapping_key(&wrapping, dir)?;
         let tag_key = Secret32::new(blake3::derive_key(TAG_CONTEXT, references.expose()));
+        let device_key = Secret32::new(blake3::derive_key(DEVICE_CONTEXT, references.expose()));
         Ok(Self {
             entropy,
             dir: dir.to_path_buf(),
             secrets: [api_keys, codes, references, checkpoints, evidence, devices],
             wrapping,
             tag_key,
+            device_key,
             repaired,
             subjects,
         })
@@ -306,7 +310,31 @@ impl KeyStore {
         service_provider: &str,
         user_ref: &str,
     ) -> Result<SubjectKey, KeyError> {
-        let tag = self.tag(service_provider, user_ref);
+        self.found_or_made(self.tag(service_provider, user_ref))
+    }
+
+    /// The device that an application's apps name so; made, durably, if there is
+    /// none. It is kept as a subject is: a random id, and a key for what names it.
+    /// Waits for the disk: not for async workers.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`].
+    pub fn device_for(
+        &self,
+        application: Id,
+        device_hash: &[u8; 32],
+    ) -> Result<SubjectKey, KeyError> {
+        self.found_or_made(self.device_tag(application, device_hash))
+    }
+
+    /// The device that an application's apps name so, if there is one.
+    #[must_use]
+    pub fn find_device(&self, application: Id, device_hash: &[u8; 32]) -> Option<Id> {
+        self.subjects.find(&self.device_tag(application, device_hash))
+    }
+
+    fn found_or_made(&self, tag: [u8; 32]) -> Result<SubjectKey, KeyError> {
         loop {
             let mut made = None;
             let found = self.subjects.find_or_make(&tag, || {
@@ -404,6 +432,15 @@ impl KeyStore {
         hasher.update(&(service_provider.len() as u64).to_be_bytes());
         hasher.update(service_provider.as_bytes());
         hasher.update(user_ref.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
+    /// What a device hash is found by. Under a key of its own: no device hash is
+    /// found as a reference, or a reference as a device hash.
+    fn device_tag(&self, application: Id, device_hash: &[u8; 32]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(self.device_key.expose());
+        hasher.update(&application.0);
+        hasher.update(device_hash);
         *hasher.finalize().as_bytes()
     }
 

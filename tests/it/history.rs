@@ -271,6 +271,7 @@ impl History {
             keys: &keys,
             device_token_hash: [9; 32],
             attestation_hash: [0; 32],
+            device_hash_hash: [0; 32],
         };
         let signed = Signed::at_activation(&facts, &declared).unwrap();
         let verifications = phone.sign(&signed, Signs::Well);
@@ -281,6 +282,8 @@ impl History {
             keys,
             device_token_hash: [9; 32],
             attestation_hash: [0; 32],
+            device_hash_hash: [0; 32],
+            device: None,
             body_digest: self.bytes(),
             verifications,
             evidence: None,

@@ -71,6 +71,7 @@ def hashes_of(given):
         hashes["key_set_hash"] = key_set_hash(given["key_set"])
         hashes["device_token_hash"] = salted_hash("device-token", bytes(32), token)
         hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
+        hashes["device_hash_hash"] = content_hash("device-hash", given["device_hash"])
     elif given["purpose"] in CHANGES:
         hashes["attestation_hash"] = content_hash("attestation", given["attestation"])
     return hashes
@@ -233,7 +234,8 @@ def case(name, signer, **given):
         "risk_data": None,
     }
     if given.get("purpose") == "activation":
-        inputs.update(device_token=known("device token").hex(), key_set=None, attestation=None)
+        inputs.update(device_token=known("device token").hex(), key_set=None, attestation=None,
+                      device_hash=None)
     elif given.get("purpose") in CHANGES:
         inputs.update(slot="HARDWARE", new_key=None, attestation=None)
     unknown = set(given) - set(inputs)
@@ -258,9 +260,11 @@ def cases():
     client = content("client data", b"session=4711")
     risk = content("risk data", b'{ "is_emulator":false, "locale":"nb-NO" }')
     evidence = content("attestation", b"\x30\x03\x02\x01\x00")
+    device = content("device hash", known("installation"))
     three = keys(hardware="hardware", pin="pin", device="device")
     new = dict(purpose="activation", client_version="3.8.1")
-    full = dict(new, key_set=three, attestation=evidence, client_data=client, risk_data=risk)
+    full = dict(new, key_set=three, attestation=evidence, client_data=client, risk_data=risk,
+                device_hash=device)
     asked = dict(context=payment, data_to_sign=document, client_data=client, risk_data=risk)
     change = dict(method="DEVICE:PIN", level="TWO_FACTOR")
     pin = dict(asked, method="DEVICE:PIN", level="TWO_FACTOR", client_version="4.0.2.118")

@@ -16,6 +16,7 @@ use engine::ids::Id;
 use engine::reasons::RejectReason;
 use engine::terms::{Decision, Level, Method};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{Exit, report};
@@ -183,6 +184,9 @@ struct Activate {
     /// What to call the phone
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Name the phone to the application: its device hash is the SHA-256 of this
+    #[arg(long, value_name = "TEXT")]
+    installation: Option<String>,
     #[command(flatten)]
     faults: HardwareSignature,
     #[command(flatten)]
@@ -509,6 +513,7 @@ fn activation_options(arguments: &Activate) -> Result<ActivationOptions, Failure
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
         evidence: test_ca::evidence(&arguments.evidence)?,
         name: arguments.name.clone(),
+        device_hash: arguments.installation.as_ref().map(|id| Sha256::digest(id).into()),
     })
 }
 

@@ -97,6 +97,8 @@ pub struct ActivationOptions {
     pub risk_data: Option<Vec<u8>>,
     /// Evidence that the hardware key is in hardware.
     pub evidence: Evidence,
+    /// What names the phone.
+    pub device_hash: Option<[u8; 32]>,
     /// What the user calls the phone.
     pub name: Option<String>,
 }
@@ -271,7 +273,12 @@ impl Activating {
         let hardware = fresh.hardware.as_ref().map(PrivateKey::public).transpose()?;
         let challenge = &self.started.challenge.0;
         let attestation = options.evidence.about(hardware.as_ref(), challenge, entropy)?;
-        let signed = self.signed(fresh, &declared, attestation_hash(attestation.as_ref()))?;
+        let device_hash = salted(options.device_hash.as_ref().map(<[u8; 32]>::as_slice), entropy);
+        let hashes = [
+            attestation_hash(attestation.as_ref()),
+            hash(Content::DeviceHash, device_hash.as_ref()),
+        ];
+        let signed = self.signed(fresh, &declared, hashes)?;
         Ok(FinishActivation {
             challenge: self.started.challenge,
             client_version: version,
@@ -285,6 +292,7 @@ impl Activating {
             client_data,
             risk_data,
             attestation,
+            device_hash,
         })
     }
 
@@ -292,7 +300,7 @@ impl Activating {
         &self,
         fresh: &Fresh,
         declared: &DeclaredV1,
-        attestation_hash: Hash,
+        [attestation_hash, device_hash_hash]: [Hash; 2],
     ) -> Result<Signed, DeviceError> {
         let facts = ActivationFacts {
             application: self.application,
@@ -302,6 +310,7 @@ impl Activating {
             keys: &fresh.key_set()?,
             device_token_hash: device_token_hash(fresh.token.bytes()),
             attestation_hash,
+            device_hash_hash,
         };
         Ok(Signed::at_activation(&facts, declared)?)
     }
@@ -608,6 +617,7 @@ mod tests {
             keys: &keys,
             device_token_hash: device_token_hash(&body.device_token.0),
             attestation_hash: attestation_hash(body.attestation.as_ref()),
+            device_hash_hash: hash(Content::DeviceHash, body.device_hash.as_ref()),
         };
         let of = |kind: Content, content: &Option<Salted>| {
             content.as_ref().map_or(NO_CONTENT, |c| kind.hash(&c.salt.0, &c.octets.0))

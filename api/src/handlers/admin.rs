@@ -317,6 +317,8 @@ fn page<T>(
         KeyKind::Registration => Key::Registration(id),
         KeyKind::Operation => Key::Operation(id),
         KeyKind::Erasure => Key::Erasure(id),
+        KeyKind::Device => Key::Device(id),
+        KeyKind::Blocked => Key::Blocked(id, Id::NIL),
     });
     // The first key behind another one is that one with a zero byte.
     let from = after.map_or(from.to_vec(), |key| [&Keytrail::key_bytes(&key)[..], &[0]].concat());

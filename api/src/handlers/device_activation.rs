@@ -5,6 +5,7 @@ use actix_web::web::Path;
 use engine::codes;
 use engine::command::{self, Command, Refusal, Want};
 use engine::config::Config;
+use engine::devices::DEVICE_HASH_LEN;
 use engine::entries::Application;
 use engine::events::{
     ActivationJudgedV1, Event, EvidenceJudgedV1, KeySetV1, MethodKeyV1, VerificationV1,
@@ -13,23 +14,27 @@ use engine::ids::Id;
 use engine::key::PublicKey;
 use engine::machine::random;
 use engine::proofs::{ActivationFacts, Signed};
-use engine::reasons::{BudgetScope, CodeKind};
+use engine::reasons::{ActivationState, BudgetScope, CodeKind};
+use engine::sealed::Salted;
 use engine::terms::{Method, Role};
-use engine::transcript::{Hash, NO_CONTENT, device_token_hash};
+use engine::transcript::{Content, Hash, NO_CONTENT, device_token_hash};
 use engine::{entries, events};
 
 use super::attestation::Sent;
+use super::device_hashes::undone;
 use super::judging::{
-    Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
+    Claimed, SentAlong, body_digest, bounded, check, check_signature, check_version, seconds_until,
 };
 use super::naming::{check_name, sealed_name};
 use super::recovery;
 use crate::call::{Call, Failed, Outcome, event_of, refused};
+use crate::devices;
 use crate::guesses::{Guesser, budget};
 use crate::http::body::Body;
 use crate::http::source::Source;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refused;
+use crate::wire;
 use crate::wire::device::{
     FinishActivation, FinishedActivation, PinPolicy, RecoveryCodes, StartActivation,
     StartedActivation,
@@ -133,10 +138,13 @@ pub async fn finish(
         source,
     )?
     .with_attestation(attestation.as_ref().map(Sent::content));
-    let answer = Answer { id: *id, digest, body: &body, keys: &keys, sent: &sent, attestation };
+    let device_hash = read_device_hash(body.device_hash.as_ref())?;
+    let sent = sent.with_device_hash(device_hash.clone());
+    let answer =
+        Answer { id: *id, digest, body: &body, keys: &keys, sent: &sent, attestation, device_hash };
     for _ in 0..JUDGEMENTS {
         match answer.judge(&call).await? {
-            // What evidence is judged by has changed meanwhile.
+            // What evidence is judged by has changed meanwhile, or the device is over.
             Err(Failed::Refused(Refusal::Stale)) => (),
             outcome => return finished(&call, *id, &body, outcome),
         }
@@ -152,6 +160,7 @@ struct Answer<'a> {
     keys: &'a Keys,
     sent: &'a SentAlong,
     attestation: Option<Sent>,
+    device_hash: Option<Salted>,
 }
 
 impl Answer<'_> {
@@ -169,6 +178,7 @@ impl Answer<'_> {
             return Err(Code::ActivationNotFound.into());
         };
         let checked = verifications.len();
+        let device = self.device(call, &activation).await?;
         let event_id = call.fresh_event_id();
         let (stream, subject) = (activation.registration, registration.subject);
         let want = command::FinishActivation {
@@ -178,6 +188,8 @@ impl Answer<'_> {
             keys: self.keys.set.clone(),
             device_token_hash: device_token_hash(&self.body.device_token.0),
             attestation_hash: self.attestation_hash(),
+            device_hash_hash: self.device_hash_hash(),
+            device,
             body_digest: self.digest,
             verifications,
             evidence,
@@ -216,6 +228,29 @@ impl Answer<'_> {
         self.attestation.as_ref().map_or(NO_CONTENT, Sent::hash)
     }
 
+    fn device_hash_hash(&self) -> Hash {
+        let device_hash = self.device_hash.as_ref();
+        Content::DeviceHash.hash_or_none(device_hash.map(|sent| (&sent.salt, &sent.octets[..])))
+    }
+
+    /// The device that the device hash leads to. It is made for whoever answers the
+    /// challenge: nobody else can fill the key store.
+    async fn device(
+        &self,
+        call: &Call,
+        activation: &entries::Activation,
+    ) -> Result<Option<Id>, ApiError> {
+        let started =
+            activation.started.as_ref().filter(|_| activation.state == ActivationState::Started);
+        let answers = started.is_some_and(|it| it.challenge == self.body.challenge.0);
+        let Some(sent) = self.device_hash.as_ref().filter(|_| answers) else { return Ok(None) };
+        let Ok(device_hash) = <[u8; DEVICE_HASH_LEN]>::try_from(&sent.octets[..]) else {
+            return Ok(None);
+        };
+        let device = devices::of_hash(call, activation.application, device_hash);
+        device.await.map(|device| Some(device.id)).map_err(undone)
+    }
+
     /// What judging the evidence finds, if there is any and somebody asks for it.
     fn evidence(
         &self,
@@ -240,6 +275,7 @@ impl Answer<'_> {
             keys: &self.keys.set,
             device_token_hash: device_token_hash(&self.body.device_token.0),
             attestation_hash: self.attestation_hash(),
+            device_hash_hash: self.device_hash_hash(),
         };
         let signed = Signed::at_activation(&facts, &self.sent.declared)
             .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
@@ -312,6 +348,16 @@ impl Keys {
         };
         Ok(Self { set, software, hardware })
     }
+}
+
+/// The device hash that was sent, if one was.
+fn read_device_hash(sent: Option<&wire::device::Salted>) -> Result<Option<Salted>, ApiError> {
+    let pointer = "/device_hash/octets";
+    let sent = bounded(pointer, sent, DEVICE_HASH_LEN)?;
+    if sent.as_ref().is_some_and(|sent| sent.octets.len() != DEVICE_HASH_LEN) {
+        return Err(ApiError::invalid(pointer, "must have 32 bytes"));
+    }
+    Ok(sent)
 }
 
 fn finished(

@@ -52,13 +52,25 @@ impl SentAlong {
             risk_data_hash: hash(Content::RiskData, &risk_data),
         };
         let source = source.to_string();
-        let response = SealedResponseV1 { client_data, risk_data, attestation: None, source };
+        let response = SealedResponseV1 {
+            client_data,
+            risk_data,
+            attestation: None,
+            device_hash: None,
+            source,
+        };
         Ok(Self { declared, response })
     }
 
     /// With attestation evidence beside it.
     pub(super) fn with_attestation(mut self, evidence: Option<Salted>) -> Self {
         self.response.attestation = evidence;
+        self
+    }
+
+    /// With the device hash beside it.
+    pub(super) fn with_device_hash(mut self, device_hash: Option<Salted>) -> Self {
+        self.response.device_hash = device_hash;
         self
     }
 

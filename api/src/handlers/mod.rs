@@ -3,6 +3,8 @@
 //! - [`admin`]: applications, their configuration, API keys.
 //! - [`activations`], [`registrations`], [`operations`], [`broadcasts`], [`offline`], [`evidence`], [`users`]:
 //!   for service providers.
+//! - [`device_hashes`]: for service providers: blocking devices.
+//! - [`inactivity`]: for administrators: registrations that nobody uses.
 //! - [`attestation`]: revocation lists, for administrators; what *finish* makes of evidence.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`], [`initiative`],
@@ -16,7 +18,9 @@ pub mod audit;
 pub mod broadcasts;
 pub mod device_activation;
 pub mod device_authentication;
+pub mod device_hashes;
 pub mod evidence;
+pub mod inactivity;
 pub mod initiative;
 mod judging;
 pub mod naming;
@@ -37,7 +41,19 @@ pub fn configure(config: &mut ServiceConfig) {
     admin(config);
     provider(config);
     device(config);
+    hashes(config);
     audit(config);
+}
+
+fn hashes(config: &mut ServiceConfig) {
+    config
+        .service(web::resource("/v1/device-hashes/lookup").post(device_hashes::look_up))
+        .service(web::resource("/v1/device-hashes/block").post(device_hashes::block))
+        .service(web::resource("/v1/device-hashes/unblock").post(device_hashes::unblock))
+        .service(
+            web::resource("/v1/applications/{id}/blocked-device-hashes")
+                .get(device_hashes::list_blocked),
+        );
 }
 
 fn audit(config: &mut ServiceConfig) {
@@ -66,6 +82,11 @@ fn admin(config: &mut ServiceConfig) {
         .service(
             web::resource(format!("{applications}/{{id}}/configuration"))
                 .patch(admin::change_configuration),
+        )
+        .service(web::resource(format!("{applications}/{{id}}/inactivity")).get(inactivity::report))
+        .service(
+            web::resource(format!("{applications}/{{id}}/inactivity/confirm"))
+                .post(inactivity::confirm),
         )
         .service(
             web::resource("/admin/v1/attestation/revocation-list")

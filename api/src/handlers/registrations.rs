@@ -9,14 +9,16 @@ use engine::entries;
 use engine::events::Actor;
 use engine::ids::Id;
 use engine::key::KeyBytes;
-use engine::sealed::SealedUserV1;
+use engine::sealed::{SealedResponseV1, SealedUserV1};
 use engine::terms::Method;
 
 use super::activations::own_application;
+use super::device_hashes::undone;
 use super::naming::name_of;
 use super::recovery;
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
+use crate::devices;
 use crate::http::body::Body;
 use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::key_use::OpenedFor;
@@ -107,7 +109,11 @@ pub async fn deactivate(
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
     let reason = body.value.reason;
     let want = |by| Want::DeactivateRegistration { by, registration: *id, reason };
-    changed(&call, &caller, *id, &asked, want).await
+    let answer = changed(&call, &caller, *id, &asked, want).await?;
+    if let Some(device) = own(&call, &caller, *id)?.device {
+        devices::forget(&call, device).await.map_err(undone)?;
+    }
+    Ok(answer)
 }
 
 async fn changed(
@@ -156,6 +162,7 @@ pub(super) fn view(
         device_name: name_of(call, registration, OpenedFor::ServiceProvider)?,
         state: registration.state,
         lock_reason: registration.lock_reason,
+        device_hash: device_hash(call, registration)?,
         lock_release_at: registration.release_at.map(Moment),
         deactivation_reason: registration.deactivation_reason,
         software_keys,
@@ -171,6 +178,18 @@ pub(super) fn view(
         activated_at: registration.activated_at.map(Moment),
         last_used_at: registration.last_used_at.map(Moment),
     })
+}
+
+/// The device hash that its app sent last; none if it sent none, or the user was
+/// erased.
+fn device_hash(
+    call: &Call,
+    registration: &entries::Registration,
+) -> Result<Option<Octets32>, ApiError> {
+    let Some(position) = registration.device_named_in else { return Ok(None) };
+    let sealed: Option<SealedResponseV1> = call.sealed(position, OpenedFor::ServiceProvider)?;
+    let octets = sealed.and_then(|sealed| sealed.device_hash).map(|sent| sent.octets);
+    Ok(octets.and_then(|octets| octets.try_into().ok()).map(Octets32))
 }
 
 fn registered(method: Option<Method>, key: &KeyBytes) -> Result<RegisteredKey, ApiError> {

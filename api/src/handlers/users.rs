@@ -1,5 +1,6 @@
 //! Users, for service providers: the registrations of one, erasing one.
 
+use std::collections::BTreeSet;
 use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
@@ -16,9 +17,11 @@ use utoipa::IntoParams;
 
 use super::activations::check_user_ref;
 use super::admin::PageQuery;
+use super::device_hashes::undone;
 use super::registrations::view;
 use crate::auth::roles::ServiceProvider;
 use crate::call::{Call, Failed, Outcome};
+use crate::devices;
 use crate::erasure;
 use crate::http::idempotency::{Asked, Idempotency, IdempotencyKey};
 use crate::problem::{ApiError, Code};
@@ -31,6 +34,8 @@ const USERS: &str = "/v1/users/";
 /// How often an order is made again because an activation or an end of a
 /// registration came between looking and ordering.
 const ATTEMPTS: usize = 8;
+/// Most registrations of a user that are looked at for their devices.
+const LOOKED_AT_MAX: usize = 4_096;
 /// Seconds after which to come back if all of them were in vain.
 const RETRY_S: u64 = 1;
 
@@ -73,10 +78,15 @@ pub async fn erase(
     let asked = idempotency.asked(caller.key_id(), reason.as_str().as_bytes());
     // A reference that leads to nobody goes the same way, as it may be a repeat.
     let subject = call.keys.find_subject(caller.service_provider(), &user.0);
+    let devices = devices_of(&call, subject.unwrap_or(Id::NIL));
     let subject = ordered(&call, &asked, subject.unwrap_or(Id::NIL), reason).await?;
     erasure::carry_out(&call, subject)
         .await
         .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
+    // Only now are the user's devices over: those that nobody else is on.
+    for device in devices {
+        devices::forget(&call, device).await.map_err(undone)?;
+    }
     let erasure = call.look().erasure(subject).ok_or(Code::NotFound)?;
     Ok(HttpResponse::Ok().json(wire::Erasure {
         subject_id: subject,
@@ -85,6 +95,18 @@ pub async fn erase(
         erased_at: erasure.erased_at.map(Moment),
         position: erasure.ordered_in.0,
     }))
+}
+
+/// The devices that the registrations of a subject are on. Of more registrations
+/// than are looked at, the devices are forgotten within the hour.
+fn devices_of(call: &Call, subject: Id) -> BTreeSet<Id> {
+    let (from, to) = Key::owned_by(subject);
+    let found = call.state.scan(&from, &to, LOOKED_AT_MAX);
+    let registrations = found.iter().filter_map(|(key, _)| match key {
+        Key::Owned(_, registration) => call.look().registration(*registration),
+        _ => None,
+    });
+    registrations.filter_map(|registration| registration.device).collect()
 }
 
 /// Lists the registrations of a user that are not over.

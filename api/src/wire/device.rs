@@ -203,6 +203,10 @@ pub struct FinishActivation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub attestation: Option<AttestationEvidence>,
+    /// What names the device: 32 bytes, the same for all registrations of the app on one phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_hash: Option<Salted>,
 }
 
 /// Evidence of the phone's maker about the hardware key.

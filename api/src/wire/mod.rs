@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod device;
+pub mod devices;
 mod offline;
 pub mod provider;
 pub mod push;

@@ -250,6 +250,10 @@ pub struct Registration {
     pub hardware_key_impossible: bool,
     /// Whether the last re-activation was not proven by a key on file.
     pub unproven_device: bool,
+    /// The device hash that its app sent last, if it sent one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_hash: Option<Octets32>,
     /// When time releases its lock; absent if it is not locked, or stays locked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -54,6 +54,7 @@ impl Phone {
             keys: &finish.keys,
             device_token_hash: finish.device_token_hash,
             attestation_hash: finish.attestation_hash,
+            device_hash_hash: finish.device_hash_hash,
         };
         let signed = Signed::at_activation(&facts, &finish.declared).unwrap();
         let parts = [

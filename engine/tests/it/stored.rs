@@ -115,6 +115,8 @@ fn samples() -> Vec<Event> {
     let code = world.code(asked, Method::Device, true);
     world.done(Want::FinishOffline(code));
     crate::recovery::sampled(&mut world);
+    device_that_is_blocked(&mut world);
+    registration_that_nobody_uses(&mut world);
     let mut order = world.erasure(PERSON);
     order.by.request = request(3, 4);
     world.done(Want::OrderErasure(order));
@@ -188,6 +190,38 @@ fn lock_that_time_releases(world: &mut World) {
     }
     world.wait_s(60);
     world.done(Want::ReleaseLock(id));
+}
+
+fn device_that_is_blocked(world: &mut World) {
+    let device = Id([0xd1; 16]);
+    let mut finish = world.started(None, "3.8");
+    finish.device = Some(device);
+    finish.device_hash_hash = [4; 32];
+    let registrations = vec![world.registration_of(&finish)];
+    world.done(Want::FinishActivation(Box::new(finish)));
+    world.done(Want::BlockDevice(engine::command::BlockDevice {
+        by: by(BANK),
+        application: APP,
+        device,
+        reason: ReasonGiven::FraudSuspected,
+        registrations,
+        sealed: vec![1, 2, 3],
+    }));
+    world.done(Want::UnblockDevice { by: by(BANK), application: APP, device });
+}
+
+fn registration_that_nobody_uses(world: &mut World) {
+    world.configure("inactive_after_days", "30");
+    let id = world.active();
+    world.wait_s(30 * engine::inactivity::DAY_S);
+    let application = APP;
+    world.done(Want::ConfirmInactivity { by: by(ADMIN), application, registrations: 7 });
+    world.done(Want::DeactivateInactive(engine::command::DeactivateInactive {
+        application,
+        as_of: world.now,
+        due: 3,
+        registrations: vec![id],
+    }));
 }
 
 fn hex(bytes: &[u8]) -> String {

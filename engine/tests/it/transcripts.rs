@@ -91,6 +91,7 @@ fn activation_parts(given: &Value) -> ActivationParts {
         key_set_hash: key_set_hash(&keys),
         device_token_hash: device_token_hash(&array(&given["device_token"])),
         attestation_hash: content(Content::Attestation, &given["attestation"]),
+        device_hash_hash: content(Content::DeviceHash, &given["device_hash"]),
     }
 }
 
@@ -162,6 +163,7 @@ fn hashes(transcript: &Transcript) -> Value {
             hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
             hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
             hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
+            hashes["device_hash_hash"] = hex(&parts.device_hash_hash).into();
         }
         Of::KeyChange(_, parts) => {
             hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
@@ -242,6 +244,7 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
         keys: &key_set(given),
         device_token_hash: parts.device_token_hash,
         attestation_hash: parts.attestation_hash,
+        device_hash_hash: parts.device_hash_hash,
     };
     Signed::at_activation(&facts, &declared).expect("good fields")
 }
@@ -409,6 +412,7 @@ impl Draw {
         if given["purpose"] == "activation" {
             given["device_token"] = hex(&self.octets()).into();
             given["attestation"] = self.content();
+            given["device_hash"] = self.content();
             given["key_set"] = self.key_set(spki);
         } else if text(&given["purpose"]).contains('-') && given["purpose"] != "recovery-codes" {
             given["slot"] = ["HARDWARE", "DEVICE:PIN", "DEVICE:BIOMETRIC"][self.below(3)].into();

@@ -211,6 +211,15 @@ impl World {
         client_version: &str,
     ) -> FinishActivation {
         let request = self.activation_request(registration);
+        self.started_by(request, client_version)
+    }
+
+    /// An activation that waits for its keys, by its request.
+    pub(crate) fn started_by(
+        &mut self,
+        request: RequestActivation,
+        client_version: &str,
+    ) -> FinishActivation {
         let activation = request.activation;
         self.done(Want::RequestActivation(request));
         let challenge = self.bytes();
@@ -234,6 +243,8 @@ impl World {
             },
             device_token_hash: [9; 32],
             attestation_hash: [0; 32],
+            device_hash_hash: [0; 32],
+            device: None,
             body_digest: self.bytes(),
             verifications: Vec::new(),
             evidence: None,

@@ -163,7 +163,12 @@ fn bare(entry: &Entry) -> Entry {
         | Entry::Subject(_)
         | Entry::Owned
         | Entry::Erasure(_)
-        | Entry::Recovery(_) => entry.clone(),
+        | Entry::Recovery(_)
+        | Entry::Device(_)
+        | Entry::DeviceUser(_)
+        | Entry::OnDevice
+        | Entry::Blocked
+        | Entry::LastUsed => entry.clone(),
     }
 }
 

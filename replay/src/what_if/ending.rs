@@ -76,6 +76,7 @@ impl Why {
             Refusal::TooManyOperations => {
                 elsewhere("too many operations would have been open".to_owned())
             }
+            Refusal::DeviceBlocked => elsewhere("the device would be blocked".to_owned()),
             Refusal::DeviceMayNotBegin
             | Refusal::Forbidden
             | Refusal::Repeat(_)
@@ -152,6 +153,10 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::ClockConfirmed(_)
         | Event::StateDigested(_)
         | Event::EpochBegun(_)
+        | Event::DeviceBlocked(_)
+        | Event::DeviceUnblocked(_)
+        | Event::InactiveDeactivated(_)
+        | Event::InactivityConfirmed(_)
         | Event::HardwareKeyAdded(_)
         | Event::HardwareKeyRotated(_)
         | Event::HardwareKeyReplaced(_)

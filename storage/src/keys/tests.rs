@@ -572,6 +572,28 @@ fn what_is_handed_out_after_the_death_of_the_process_survives_a_power_cut_after_
     }
 }
 
+#[test]
+fn a_device_hash_leads_to_one_device_of_one_application_until_that_is_erased() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk, Expect::MayBeNew).unwrap();
+    let (app, hash) = (Id([1; 16]), [7; 32]);
+    assert_eq!(store.find_device(app, &hash), None);
+    let device = store.device_for(app, &hash).unwrap();
+    assert_eq!(store.find_device(app, &hash), Some(device.id));
+    assert_eq!(store.device_for(app, &hash).unwrap().id, device.id);
+    assert_ne!(store.device_for(Id([2; 16]), &hash).unwrap().id, device.id);
+    assert_ne!(store.device_for(app, &[8; 32]).unwrap().id, device.id);
+    for (path, bytes) in disk.files() {
+        assert!(!bytes.windows(32).any(|window| window == hash), "{}", path.display());
+    }
+    drop(store);
+    let store = open(&disk, Expect::Existing).unwrap();
+    assert_eq!(store.find_device(app, &hash), Some(device.id));
+    assert!(store.erase(device.id).unwrap());
+    assert_eq!(store.find_device(app, &hash), None);
+    assert_ne!(store.device_for(app, &hash).unwrap().id, device.id);
+}
+
 fn reader(disk: &MemoryDisk) -> Result<Option<KeyReader>, KeyError> {
     KeyReader::open(disk, Path::new("/keys"))
 }

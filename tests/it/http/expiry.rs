@@ -47,6 +47,20 @@ impl Timed {
         runtime.block_on(self.server.app.handle.sweep()).unwrap();
     }
 
+    /// What the server does every hour; how many registrations ended for want of use.
+    pub(super) fn tidy(&self) -> u64 {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(api::inactivity::sweep(&self.server.app)).unwrap()
+    }
+
+    /// Stopped, and started again on another clock.
+    pub(super) fn restarted(self, clock: Arc<dyn Clock>) -> Self {
+        let Self { home, server, callers } = self;
+        server.stop();
+        let server = InProcess::start(&home.path().join("data"), clock, Arc::new(RealDisk));
+        Self { home, server, callers }
+    }
+
     /// Every event of the log.
     pub(super) fn events(&self) -> Vec<Event> {
         let head = self.server.app.log.head().size;

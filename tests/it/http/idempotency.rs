@@ -48,6 +48,16 @@ fn everything(world: &World) -> Vec<Asked> {
     phone_of(&side, "dora");
     let properties = json!({ "version": 1, "configuration": { "failures_allowed": 5 } });
     let patch = format!("/admin/v1/applications/{application}/configuration");
+    let device = |octet: u8| json!(api::wire::Octets32([octet; 32]));
+    let of = |octet: u8| json!({ "application_id": application, "device_hash": device(octet) });
+    let [block, other, unblock] = [1, 2, 2].map(of);
+    let because_of = |mut body: Value| {
+        body["reason"] = "OTHER".into();
+        body
+    };
+    let (block, other) = (because_of(block), because_of(other));
+    assert_eq!(side.bank_posts("/v1/device-hashes/block", &other).status, 200);
+    let more = json!({ "registrations": 7 });
     let revoked = json!({ "entries": { "c35747a084470c31": { "status": "REVOKED" } } });
     vec![
         post("k1", admin, "/admin/v1/api-keys".into(), key),
@@ -67,6 +77,14 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k16", admin, "/admin/v1/clock/confirm".into(), json!({})),
         post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
         post("k18", bank, registration(phones[0], "name"), json!({ "device_name": "Pixel" })),
+        post("k21", bank, "/v1/device-hashes/block".into(), block),
+        post("k22", bank, "/v1/device-hashes/unblock".into(), unblock),
+        post(
+            "k23",
+            admin,
+            format!("/admin/v1/applications/{application}/inactivity/confirm"),
+            more,
+        ),
         post("k17", admin, "/admin/v1/attestation/revocation-list".into(), revoked),
         post("offline-1", bank, format!("/v1/operations/{waits_offline}/offline"), json!({})),
         post("offline-2", bank, format!("/v1/operations/{asked_offline}/offline/finish"), code),

@@ -3,11 +3,13 @@
 pub(crate) mod attestation;
 mod audit;
 mod budgets;
+mod device_hashes;
 mod document;
 mod expiry;
 mod failures;
 mod flows;
 mod idempotency;
+mod inactivity;
 mod key_changes;
 mod leaving;
 mod limits;

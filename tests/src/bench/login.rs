@@ -85,6 +85,7 @@ impl Lengths {
             client_data: None,
             risk_data: salted(RISK_DATA),
             attestation: None,
+            device_hash: None,
             source: "203.0.113.17".into(),
         };
         let user = SealedUserV1 { user_ref: "customer-0123456789".into() };
@@ -211,6 +212,8 @@ impl Writer {
             keys: KeySetV1 { software, hardware: Some(hardware) },
             device_token_hash: self.draw.bytes(),
             attestation_hash: [0; 32],
+            device_hash_hash: [0; 32],
+            device: None,
             body_digest: self.draw.bytes(),
             verifications: vec![
                 self.valid(Role::Software, Method::Device, device),
