@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
+use crate::layout::{self, Layout, NoLayout};
 use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, ErasureReason,
     LockReason, OperationState, ReasonGiven, Strategy, UserRole,
@@ -569,6 +570,15 @@ macro_rules! registry {
                         .map(|payload| Self::$variant(Box::new(payload)))
                         .map_err(|_| EventError::Undecodable { event_type }),)*
                     _ => Err(EventError::Unknown { event_type, schema }),
+                }
+            }
+
+            /// How the clear part of an event stands in bytes; none if there is no such event.
+            #[must_use]
+            pub fn layout(event_type: u16, schema: u16) -> Option<Result<Layout, NoLayout>> {
+                match (event_type, schema) {
+                    $(($event_type, $schema) => Some(layout::of::<$payload>()),)*
+                    _ => None,
                 }
             }
 

@@ -23,6 +23,7 @@ mod evolve;
 pub mod ids;
 pub mod inverse;
 pub mod key;
+pub mod layout;
 pub mod machine;
 pub mod operation;
 mod plan;
