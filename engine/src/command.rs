@@ -4,8 +4,9 @@
 //! sealed parts of its events. The time comes from the sequencer.
 
 use crate::events::{
-    Actor, Bytes32, ClockConfirmedV1, DeclaredV1, EpochBegunV1, KeyRotatedV1, KeySetV1,
-    KeyUseCountedV1, RefusalsCountedV1, SetProperty, StateDigestedV1, VerificationV1,
+    Actor, Bytes32, ClockConfirmedV1, DataRevealedV1, DeclaredV1, EpochBegunV1, ExportMadeV1,
+    KeyRotatedV1, KeySetV1, KeyUseCountedV1, RefusalsCountedV1, SetProperty, StateDigestedV1,
+    VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, ReasonGiven, UserRole};
@@ -125,6 +126,10 @@ pub enum Want {
     ExpireOperation(Id),
     /// Order the erasure of a person.
     OrderErasure(OrderErasure),
+    /// Record that the log, or a range of it, was exported.
+    RecordExport(ExportMadeV1),
+    /// Record that sealed parts are about to be opened.
+    Reveal(DataRevealedV1),
     /// Record that a person's key is destroyed.
     RecordErased {
         /// Whose.

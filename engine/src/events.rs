@@ -17,7 +17,7 @@ use crate::key::KeyBytes;
 use crate::layout::{self, Layout, NoLayout};
 use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, ErasureReason,
-    LockReason, OperationState, ReasonGiven, Strategy, UserRole,
+    ExportForm, LockReason, OperationState, ReasonGiven, RevealReason, Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
 
@@ -501,6 +501,40 @@ impl EpochBegunV1 {
     }
 }
 
+/// The log, or a range of it, was exported. Sealed parts went out as ciphertext.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportMadeV1 {
+    /// The auditor who asked over HTTP; none where it was made from the server's
+    /// own folder.
+    pub by: Option<Actor>,
+    /// What whoever made it from the folder is called, by their own account, 1 to
+    /// 64 characters; empty where an API key says who it is.
+    pub operator: String,
+    /// In which form.
+    pub form: ExportForm,
+    /// First record of the range.
+    pub from: Position,
+    /// First record behind the range.
+    pub to: Position,
+}
+
+/// Sealed parts are opened for an auditor. Recorded before the first one is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataRevealedV1 {
+    /// The auditor whose key was shown.
+    pub by: Actor,
+    /// Why.
+    pub reason: RevealReason,
+    /// What names the case outside the log, 1 to 64 characters. Names no person.
+    pub case: String,
+    /// Whose sealed parts; none for all subjects'.
+    pub subject: Option<Id>,
+    /// First record of the range.
+    pub from: Position,
+    /// First record behind the range.
+    pub to: Position,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -632,4 +666,6 @@ registry! {
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
+    ExportMade(ExportMadeV1) = 64 schema 1,
+    DataRevealed(DataRevealedV1) = 65 schema 1,
 }

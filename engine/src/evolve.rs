@@ -61,6 +61,8 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::OperationCreated(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::ClockConfirmed(payload) => Some(&payload.by),
+        Event::ExportMade(payload) => payload.by.as_ref(),
+        Event::DataRevealed(payload) => Some(&payload.by),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             Some(&payload.by)
         }
@@ -144,6 +146,8 @@ impl Changes<'_> {
             }
             Event::ClockStepped(_)
             | Event::ClockConfirmed(_)
+            | Event::ExportMade(_)
+            | Event::DataRevealed(_)
             | Event::RefusalsCounted(_)
             | Event::KeyUseCounted(_) => {
                 self.system(|_| ());

@@ -8,6 +8,7 @@
 //! rule; the rules of a log-in are in [`operation`], those of keys in
 //! [`registration`].
 
+pub mod access;
 pub mod administration;
 pub mod attestation;
 pub mod codec;
@@ -150,6 +151,8 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::CountRefusals(counts) => administration::count_refusals(id, counts),
         Want::CountKeyUse(counts) => administration::count_key_use(id, counts),
         Want::ConfirmClock(want) => evidence::confirm_clock(look, id, want),
+        Want::RecordExport(want) => access::export(look, id, want),
+        Want::Reveal(want) => access::reveal(look, id, want),
         Want::NoteStateDigest(want) => evidence::note_state_digest(look, id, want),
         Want::RotateKey(want) => evidence::rotate_key(look, id, want),
         Want::BeginEpoch(want) => evidence::begin_epoch(look, id, want),

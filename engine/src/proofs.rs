@@ -111,6 +111,8 @@ impl<'a> Judged<'a> {
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
             | Event::KeyUseCounted(_)
+            | Event::ExportMade(_)
+            | Event::DataRevealed(_)
             | Event::KeyRotated(_)
             | Event::ClockConfirmed(_)
             | Event::StateDigested(_)

@@ -135,6 +135,8 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::KeyUseCounted(_)
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)
+        | Event::ExportMade(_)
+        | Event::DataRevealed(_)
         | Event::StateDigested(_)
         | Event::EpochBegun(_) => event.name().to_owned(),
     }
