@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn a_type_says_itself_how_its_bytes_are_to_be_read() {
         let expected = json!({ "struct": "Sample", "fields": [
-            { "name": "id", "type": { "bytes": 16 } },
+            { "name": "id", "type": { "named": "Id", "type": { "bytes": 16 } } },
             { "name": "at", "type": { "option": { "named": "Micros", "type": "u64" } } },
             { "name": "list", "type": { "list": { "tuple": ["text", "u32"] } } },
             { "name": "bytes", "type": "bytes" },
