@@ -29,7 +29,7 @@ use crate::problem::{ApiError, Code};
 use crate::refusals::Refusals;
 
 /// Version of this software, as it stands in `LogStarted`.
-const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
+pub(crate) const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
 
 /// Derives the key for hashes of requests from that for hashes of secrets.
 const REQUEST_CONTEXT: &str = "keytrail 2026-11 idempotent request key v1";
