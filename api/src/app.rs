@@ -23,10 +23,12 @@ use storage::state::StateReader;
 
 use crate::anchors::board::Board;
 use crate::auth::credential::{Credential, SecretHasher};
+use crate::evidence::EvidenceSigner;
 use crate::guesses::Guesses;
 use crate::key_use::KeyUses;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refusals;
+use crate::waits::Waits;
 
 /// Version of this software, as it stands in `LogStarted`.
 pub(crate) const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
@@ -62,6 +64,10 @@ pub struct App {
     pub refusals: Refusals,
     /// Sealed parts that were opened.
     pub key_uses: KeyUses,
+    /// Requests that wait for something to happen.
+    pub waits: Waits,
+    /// Signs evidence for service providers.
+    pub signer: EvidenceSigner,
     /// Hashes what an idempotent request asks for.
     pub request_key: Secret32,
     code_key: Secret32,
@@ -85,16 +91,18 @@ impl App {
             handle: store.handle.clone(),
             state: store.state.clone(),
             log: store.log.clone(),
+            origin: evidence.verifier().name.clone(),
             evidence,
             anchors: Arc::default(),
             keys: Arc::clone(&store.keys),
-            origin: store.origin.clone(),
             hasher: SecretHasher::new(*api_keys.expose()),
             request_key: Secret32::new(blake3::derive_key(REQUEST_CONTEXT, api_keys.expose())),
+            signer: EvidenceSigner::of_secret(&store.keys.secret(SecretName::Evidence)?),
             code_key: store.keys.secret(SecretName::ActivationCodes)?,
             guesses: Guesses::default(),
             refusals: Refusals::new(clock.wall()),
             key_uses: KeyUses::new(clock.wall()),
+            waits: Waits::default(),
             signatures_checked: AtomicU64::new(0),
             clock,
             entropy,

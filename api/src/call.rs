@@ -62,7 +62,10 @@ impl Call {
         let causation = causation.unwrap_or_else(|| self.app.fresh_id());
         let envelope = Envelope { command, causation, correlation: self.correlation };
         match self.app.handle.execute(envelope).await {
-            Ok(executed) => Ok(Outcome::Done(executed.records)),
+            Ok(executed) => {
+                self.app.waits.wake(&executed.records);
+                Ok(Outcome::Done(executed.records))
+            }
             Err(ExecuteError::Refused(Refusal::Repeat(first))) => {
                 self.record(first).map(Outcome::Repeat).map_err(Failed::Error)
             }

@@ -11,8 +11,8 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
-    activations, admin, audit, device_activation, device_authentication, operations, registrations,
-    users,
+    activations, admin, audit, broadcasts, device_activation, device_authentication, evidence,
+    operations, pending, registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -31,7 +31,10 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         registrations::deactivate,
         users::erase,
         operations::create, operations::operation, operations::cancel,
+        broadcasts::create, broadcasts::broadcast, broadcasts::cancel,
+        evidence::evidence, evidence::jwks,
         device_activation::start, device_activation::finish,
+        pending::list,
         device_authentication::start, device_authentication::finish,
         audit::checkpoint, audit::cosigned_checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
         audit::operation_receipt,
@@ -206,7 +209,13 @@ mod tests {
             "HardwareKey",
             "PreviousSignatures",
             "FinishedActivation",
+            "ListPending",
+            "Pending",
+            "PendingOperation",
             "StartAuthentication",
+            "Shown",
+            "ConfirmationWanted",
+            "PostContext",
             "StartedAuthentication",
             "Salted",
             "FinishAuthentication",

@@ -31,6 +31,7 @@ use crate::key_use;
 use crate::refusals::WINDOW_S;
 use crate::server::{self, Running, StopSignals};
 use crate::settings::Settings;
+use crate::signing::{Established, SigningError};
 
 /// Longest time a request body may take to arrive, in seconds.
 const BODY_S_MAX: u64 = 10;
@@ -62,6 +63,14 @@ pub enum StartError {
         folder: String,
         /// Why not.
         source: NotaryError,
+    },
+    /// The key that the log names is not there.
+    #[error("the log in {folder} cannot be signed")]
+    Signing {
+        /// The store's folder.
+        folder: String,
+        /// Why not.
+        source: SigningError,
     },
     /// An anchor contradicts the log, or cannot be used.
     #[error("the log in {folder} is not vouched for")]
@@ -129,9 +138,9 @@ pub struct Service {
 }
 
 /// The store, who signs for it, and who holds what is signed.
-struct Opened {
-    store: Store<Keytrail>,
-    notary: Notary,
+pub(crate) struct Opened {
+    pub(crate) store: Store<Keytrail>,
+    pub(crate) notary: Notary,
     anchors: Anchors,
 }
 
@@ -258,6 +267,7 @@ impl Service {
     ///
     /// [`StopError`].
     pub async fn stop(self) -> Result<(), StopError> {
+        self.app.waits.stop();
         self.running.stop().await?;
         self.windows.abort();
         write_window(&self.app).await;
@@ -291,7 +301,7 @@ async fn note_last_digest(app: &App, store: Store<Keytrail>) -> Result<Store<Key
 /// Opens the store, after a look at the guard file and a question to each
 /// anchor, and starts its notary. Nobody is served before the anchors have
 /// confirmed what the notary signs.
-fn open_blocking(
+pub(crate) fn open_blocking(
     settings: &Settings,
     mut options: Options,
     clock: Arc<dyn Clock>,
@@ -299,25 +309,22 @@ fn open_blocking(
     let folder = || settings.data.display().to_string();
     let unvouched = |source| StartError::Notary { folder: folder(), source };
     let contradicted = |source| StartError::Anchors { folder: folder(), source };
-    let notary = notary::Options {
-        guard: settings.guard.clone().unwrap_or_else(|| settings.data.join(GUARD_FILE)),
-        disk: Arc::clone(&options.disk),
-        every_ms: Some(CHECKPOINT_EVERY_MS),
-        fatal: Arc::clone(&options.fatal),
-    };
+    let notary = notary_options(settings, &options);
     let guard = Guard::read(&*notary.disk, &notary.guard).map_err(unvouched)?;
     options.known_heads.extend(guard.as_ref().map(Guard::known_head));
     options.known_heads.extend(notary::head_beside(&*notary.disk, &settings.data));
     let disk = Arc::clone(&options.disk);
-    let mut anchors = Anchors::new(settings, clock, disk).map_err(contradicted)?;
+    let mut anchors = Anchors::new(settings, clock, Arc::clone(&disk)).map_err(contradicted)?;
     let (heads, held) = anchors.ask(&settings.data, guard.as_ref()).map_err(contradicted)?;
     options.known_heads.extend(heads);
     let store = Store::<Keytrail>::open(&settings.data, options)
         .map_err(|source| StartError::Open { folder: folder(), source })?;
     tell(&store.report);
     warn_without_guard(&store, guard.as_ref(), &notary.guard);
-    let (log, keys, origin) = (store.log.clone(), &store.keys, &store.origin);
-    let notary = Notary::start_against(&settings.data, log, keys, origin, guard, &held, notary)
+    let signing = Established::of(&store, &*disk).and_then(|it| it.signing());
+    let signing = signing.map_err(|source| StartError::Signing { folder: folder(), source })?;
+    let log = store.log.clone();
+    let notary = Notary::start_signing(&settings.data, log, signing, guard, &held, notary)
         .map_err(unvouched)?;
     if store.log.head().size > 0 {
         // Without space nothing more is signed; what was signed can be confirmed.
@@ -325,6 +332,16 @@ fn open_blocking(
         anchors.confirm(notary.evidence()).map_err(contradicted)?;
     }
     Ok(Opened { store, notary, anchors })
+}
+
+/// How the notary of a server works.
+pub(crate) fn notary_options(settings: &Settings, options: &Options) -> notary::Options {
+    notary::Options {
+        guard: settings.guard.clone().unwrap_or_else(|| settings.data.join(GUARD_FILE)),
+        disk: Arc::clone(&options.disk),
+        every_ms: Some(CHECKPOINT_EVERY_MS),
+        fatal: Arc::clone(&options.fatal),
+    }
 }
 
 fn warn_without_guard(store: &Store<Keytrail>, guard: Option<&Guard>, path: &Path) {
@@ -346,7 +363,7 @@ fn edge(settings: &Settings, ports: &Ports) -> Data<Edge> {
     Data::new(Edge::new(clock, entropy, limits, peers))
 }
 
-fn options(settings: &Settings, ports: &Ports, disk: Arc<dyn Disk>) -> Options {
+pub(crate) fn options(settings: &Settings, ports: &Ports, disk: Arc<dyn Disk>) -> Options {
     let drawn = || format!("keytrail/{}", fresh_id(&*ports.clock, &*ports.entropy));
     let origin = settings.origin.clone().unwrap_or_else(drawn);
     let mut options = Options::new(&origin, Arc::clone(&ports.clock), Arc::clone(&ports.entropy));

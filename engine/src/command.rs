@@ -5,12 +5,13 @@
 
 use crate::events::{
     Actor, Bytes32, ClockConfirmedV1, DataRevealedV1, DeclaredV1, EpochBegunV1, ExportMadeV1,
-    KeyRotatedV1, KeySetV1, KeyUseCountedV1, RefusalsCountedV1, SetProperty, StateDigestedV1,
-    VerificationV1,
+    KeyRotatedV1, KeySetV1, KeyUseCountedV1, MatchingV1, RefusalsCountedV1, SetProperty,
+    StateDigestedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
-use crate::reasons::{BudgetScope, CodeKind, ErasureReason, ReasonGiven, UserRole};
-use crate::terms::{Decision, Level, Method};
+use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
+use crate::terms::{Level, Method};
+use crate::transcript::{NO_CONTENT, Said};
 
 /// A command: the id its first event gets (last byte zero), and what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +110,8 @@ pub enum Want {
     },
     /// Ask for an authentication.
     CreateOperation(CreateOperation),
+    /// Ask several devices of a user; one of them is to answer.
+    Broadcast(Vec<CreateOperation>),
     /// Issue an operation's challenge.
     StartAuthentication(StartAuthentication),
     /// Judge the answer to a challenge.
@@ -267,6 +270,10 @@ pub struct CreateOperation {
     pub operation: Id,
     /// The registration that is to answer.
     pub registration: Id,
+    /// The broadcast that it belongs to, if it does.
+    pub broadcast: Option<Id>,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors required.
     pub level: Level,
     /// Methods that may answer; empty means any that reaches the level.
@@ -277,8 +284,37 @@ pub struct CreateOperation {
     pub context_hash: Bytes32,
     /// Hash of the data to sign, zeros if none.
     pub data_to_sign_hash: Bytes32,
+    /// Hash of what is shown after approval, zeros if none.
+    pub post_context_hash: Bytes32,
+    /// What the user must confirm to approve, if anything.
+    pub matching: Option<MatchingV1>,
+    /// Whether the service provider gave it an id of its own, which is sealed.
+    pub external_id: bool,
     /// Sealed [`crate::sealed::SealedRequestV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
+}
+
+impl CreateOperation {
+    /// An authentication that shows and signs nothing.
+    #[must_use]
+    pub fn new(by: Actor, operation: Id, registration: Id, level: Level) -> Self {
+        Self {
+            by,
+            operation,
+            registration,
+            broadcast: None,
+            kind: OperationKind::Authentication,
+            level,
+            methods: Vec::new(),
+            lifetime_s: None,
+            context_hash: NO_CONTENT,
+            data_to_sign_hash: NO_CONTENT,
+            post_context_hash: NO_CONTENT,
+            matching: None,
+            external_id: false,
+            sealed: Vec::new(),
+        }
+    }
 }
 
 /// Issue an operation's challenge.
@@ -301,8 +337,8 @@ pub struct FinishAuthentication {
     pub challenge: Bytes32,
     /// The method that answers.
     pub method: Method,
-    /// What the user decided.
-    pub decision: Decision,
+    /// What the user said.
+    pub said: Said,
     /// What the device declared.
     pub declared: DeclaredV1,
     /// Digest of the request.

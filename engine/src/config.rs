@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::attestation::policy::{BootRule, Mode, Policy, ProvisioningRule};
+use crate::attestation::{Environment, SecurityLevel, properties};
 use crate::reasons::{CodeType, PinType, RiskAttribute, Strategy};
 use crate::terms::Method;
 use crate::version::ClientVersion;
@@ -57,6 +59,8 @@ pub struct Config {
     pub min_client_version: Option<ClientVersion>,
     /// Client versions that are refused.
     pub blocked_client_versions: Vec<ClientVersion>,
+    /// What is asked of attestation evidence.
+    pub attestation: Policy,
 }
 
 impl Default for Config {
@@ -81,6 +85,7 @@ impl Default for Config {
             enabled_risk_data: Vec::new(),
             min_client_version: None,
             blocked_client_versions: Vec::new(),
+            attestation: Policy::default(),
         }
     }
 }
@@ -114,12 +119,15 @@ pub struct Property {
 /// A numeric property with its range.
 macro_rules! number {
     ($field:ident, $range:expr, $about:literal) => {
+        number!(stringify!($field), $field, $range, $about)
+    };
+    ($name:expr, $($field:ident).+, $range:expr, $about:literal) => {
         Property {
-            name: stringify!($field),
+            name: $name,
             about: $about,
             set: |config, value| {
                 let range = $range;
-                config.$field = value
+                config.$($field).+ = value
                     .as_u64()
                     .and_then(|number| u32::try_from(number).ok())
                     .filter(|number| range.contains(number))
@@ -128,7 +136,7 @@ macro_rules! number {
                     })?;
                 Ok(())
             },
-            get: |config| json!(config.$field),
+            get: |config| json!(config.$($field).+),
         }
     };
 }
@@ -136,14 +144,17 @@ macro_rules! number {
 /// A property that takes one of a closed list of names.
 macro_rules! choice {
     ($field:ident, $type:ty, $about:literal) => {
+        choice!(stringify!($field), $field, $type, <$type>::ALL, $about)
+    };
+    ($name:expr, $($field:ident).+, $type:ty, $all:expr, $about:literal) => {
         Property {
-            name: stringify!($field),
+            name: $name,
             about: $about,
             set: |config, value| {
-                config.$field = one_of(<$type>::ALL, <$type>::as_str, value)?;
+                config.$($field).+ = one_of($all, <$type>::as_str, value)?;
                 Ok(())
             },
-            get: |config| json!(config.$field.as_str()),
+            get: |config| json!(config.$($field).+.as_str()),
         }
     };
 }
@@ -151,14 +162,17 @@ macro_rules! choice {
 /// A property that takes a list of distinct values.
 macro_rules! list {
     ($field:ident, $read:expr, $write:expr, $about:literal) => {
+        list!(stringify!($field), $field, $read, $write, $about)
+    };
+    ($name:expr, $($field:ident).+, $read:expr, $write:expr, $about:literal) => {
         Property {
-            name: stringify!($field),
+            name: $name,
             about: $about,
             set: |config, value| {
-                config.$field = distinct(value, $read)?;
+                config.$($field).+ = distinct(value, $read)?;
                 Ok(())
             },
-            get: |config| Value::Array(config.$field.iter().map($write).collect()),
+            get: |config| Value::Array(config.$($field).+.iter().map($write).collect()),
         }
     };
 }
@@ -248,6 +262,98 @@ pub const PROPERTIES: &[Property] = &[
         |version| json!(version.to_string()),
         "Client versions that are refused."
     ),
+    choice!(
+        "attestation_android_mode",
+        attestation.android.mode,
+        Mode,
+        Mode::ALL,
+        "Whether a hardware key needs evidence from Android; see docs/attestation.md."
+    ),
+    choice!(
+        "attestation_android_security_level",
+        attestation.android.security_level,
+        SecurityLevel,
+        &[SecurityLevel::TrustedEnvironment, SecurityLevel::StrongBox],
+        "The weakest place that the key may live in. Many good phones have no StrongBox."
+    ),
+    choice!(
+        "attestation_android_boot",
+        attestation.android.boot,
+        BootRule,
+        BootRule::ALL,
+        "What the boot loader must vouch for."
+    ),
+    Property {
+        name: "attestation_android_patch_level_min",
+        about: "Oldest patch level of the system, as 202511, or null.",
+        set: |config, value| {
+            config.attestation.android.patch_level_min = properties::month(value)?;
+            Ok(())
+        },
+        get: |config| json!(config.attestation.android.patch_level_min),
+    },
+    list!(
+        "attestation_android_packages",
+        attestation.android.packages,
+        properties::package,
+        |package| json!(package),
+        "Packages that may hold the key; empty accepts any."
+    ),
+    list!(
+        "attestation_android_signers",
+        attestation.android.signers,
+        properties::digest,
+        |digest| json!(properties::hex(digest)),
+        "SHA-256 of the certificates that may have signed the package, in hex; empty accepts any."
+    ),
+    choice!(
+        "attestation_android_provisioning",
+        attestation.android.provisioning,
+        ProvisioningRule,
+        ProvisioningRule::ALL,
+        "Which attestation keys are accepted: any, or only remotely provisioned ones."
+    ),
+    number!(
+        "attestation_android_list_age_max_days",
+        attestation.android.list_age_max_days,
+        1..=3_650,
+        "Days after which a revocation list is reported as stale."
+    ),
+    list!(
+        "attestation_android_further_roots",
+        attestation.android.further_roots,
+        properties::root,
+        |key| json!(properties::base64url(key)),
+        "Keys of roots trusted beside Google's, as base64url of SubjectPublicKeyInfo. For tests."
+    ),
+    choice!(
+        "attestation_apple_mode",
+        attestation.apple.mode,
+        Mode,
+        Mode::ALL,
+        "Whether a hardware key needs evidence from Apple; see docs/attestation.md."
+    ),
+    list!(
+        "attestation_apple_app_ids",
+        attestation.apple.app_ids,
+        properties::app_id,
+        |id| json!(id),
+        "App IDs (team, dot, bundle) that may hold the key. None is accepted unless named."
+    ),
+    list!(
+        "attestation_apple_environments",
+        attestation.apple.environments,
+        |value| one_of(Environment::ALL, Environment::as_str, value),
+        |environment| json!(environment.as_str()),
+        "App Attest environments that are accepted."
+    ),
+    list!(
+        "attestation_apple_further_roots",
+        attestation.apple.further_roots,
+        properties::root,
+        |key| json!(properties::base64url(key)),
+        "Keys of roots trusted beside Apple's, as base64url of SubjectPublicKeyInfo. For tests."
+    ),
 ];
 
 impl Config {
@@ -300,6 +406,12 @@ impl Config {
             errors.push(ConfigError::Invalid {
                 property: "allowed_methods",
                 expected: "must contain DEVICE".into(),
+            });
+        }
+        if self.attestation.apple.mode != Mode::Off && self.attestation.apple.app_ids.is_empty() {
+            errors.push(ConfigError::Invalid {
+                property: "attestation_apple_app_ids",
+                expected: "must name an App ID while attestation_apple_mode is not OFF".into(),
             });
         }
         errors

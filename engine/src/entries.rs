@@ -9,21 +9,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::Keytrail;
 use crate::config::Config;
-use crate::events::{Bytes32, MethodKeyV1};
+use crate::events::{Bytes32, MatchingV1, MethodKeyV1};
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::machine::{Entries, StreamHead};
 use crate::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, CodeKind,
-    ErasureReason, LockReason, OperationState, RegistrationState, UserRole,
+    ErasureReason, LockReason, OperationKind, OperationState, RegistrationState, UserRole,
 };
-use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
+use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
+use crate::transcript::Said;
 
 /// Names a state entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Key {
     /// An application.
     Application(Id),
+    /// A question to several devices of one user.
+    Broadcast(Id),
     /// An activation code or QR secret, by its keyed hash.
     Code(Bytes32),
     /// A moment at which time itself must act.
@@ -93,6 +96,7 @@ impl Key {
             Self::ApiKey(id) => tagged(b'K', &[&id.0]),
             Self::Memory(number) => tagged(b'M', &[&number.to_be_bytes()]),
             Self::Operation(id) => tagged(b'O', &[&id.0]),
+            Self::Broadcast(id) => tagged(b'B', &[&id.0]),
             Self::Subject(id) => tagged(b'P', &[&id.0]),
             Self::Request(id) => tagged(b'Q', &[id]),
             Self::Registration(id) => tagged(b'R', &[&id.0]),
@@ -125,6 +129,7 @@ impl Key {
             b'K' => id().map(Self::ApiKey),
             b'M' => rest.try_into().ok().map(u64::from_be_bytes).map(Self::Memory),
             b'O' => id().map(Self::Operation),
+            b'B' => id().map(Self::Broadcast),
             b'P' => id().map(Self::Subject),
             b'Q' => rest.try_into().ok().map(Self::Request),
             b'R' => id().map(Self::Registration),
@@ -186,17 +191,63 @@ pub struct System {
     pub head: StreamHead,
     /// The origin line; empty before the first record.
     pub origin: String,
-    /// Origin lines of the epochs before the present one.
-    pub former_origins: Vec<String>,
-    /// The key that signs checkpoints, once it was replaced; none as long as the
-    /// log has not named one.
-    pub signing_key: Option<KeyBytes>,
+    /// How its key and its origin line changed, in order.
+    pub successions: Vec<Succeeded>,
     /// The position whose state was digested last.
     pub digested: Position,
     /// The [`Key::Memory`] to be forgotten next.
     pub memory_first: u64,
     /// The [`Key::Memory`] to be given out next.
     pub memory_next: u64,
+}
+
+impl System {
+    /// The key that signs checkpoints; none as long as the log has not named one.
+    #[must_use]
+    pub fn signing_key(&self) -> Option<KeyBytes> {
+        self.successions.iter().rev().find_map(|succeeded| match succeeded.by {
+            Succession::Key { new, .. } => Some(new),
+            Succession::Origin { .. } => None,
+        })
+    }
+
+    /// Whether the log has, or ever had, this origin line.
+    #[must_use]
+    pub fn has_had_origin(&self, name: &str) -> bool {
+        self.origin == name
+            || self.successions.iter().any(|succeeded| match &succeeded.by {
+                Succession::Origin { old, .. } => old == name,
+                Succession::Key { .. } => false,
+            })
+    }
+}
+
+/// A change of how the log is signed: of all checkpoints over more records than `at`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succeeded {
+    /// Position of the record that made the change.
+    pub at: Position,
+    /// What changed.
+    pub by: Succession,
+}
+
+/// What of a log's signatures can change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Succession {
+    /// The key.
+    Key {
+        /// Before.
+        old: KeyBytes,
+        /// After.
+        new: KeyBytes,
+    },
+    /// The origin line.
+    Origin {
+        /// Before.
+        old: String,
+        /// After.
+        new: String,
+    },
 }
 
 /// An application.
@@ -366,6 +417,10 @@ pub struct Operation {
     pub registration: Id,
     /// The application.
     pub application: Id,
+    /// The broadcast that it belongs to, if it does.
+    pub broadcast: Option<Id>,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors required.
     pub level: Level,
     /// Methods that may answer.
@@ -374,6 +429,12 @@ pub struct Operation {
     pub context_hash: Bytes32,
     /// Hash of the data to sign, zeros if none.
     pub data_to_sign_hash: Bytes32,
+    /// What the user must confirm to approve, if anything.
+    pub matching: Option<MatchingV1>,
+    /// Whether the service provider gave it an id of its own, which is sealed.
+    pub external_id: bool,
+    /// Whether something is shown after approval.
+    pub post_context: bool,
     /// When it was created.
     pub created_at: Micros,
     /// Position of the record that holds the sealed context.
@@ -396,6 +457,18 @@ pub struct Operation {
     pub cancel_reason: Option<CancelReason>,
 }
 
+/// A question to several devices of one user. Its moves are drawn in
+/// [`crate::broadcast`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broadcast {
+    /// The application.
+    pub application: Id,
+    /// One operation for each device.
+    pub operations: Vec<Id>,
+    /// How many of them can still be answered.
+    pub open: u32,
+}
+
 /// A challenge that was judged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -403,8 +476,8 @@ pub struct Attempt {
     pub body_digest: Bytes32,
     /// The method that answered.
     pub method: Method,
-    /// What the user decided.
-    pub decision: Decision,
+    /// What the user said.
+    pub said: Said,
     /// Why it failed, if it did.
     pub failure: Option<AuthenticationFailure>,
     /// Counted failures of the registration afterwards.
@@ -450,6 +523,8 @@ pub enum Entry {
     Activation(#[serde(with = "shared")] Arc<Activation>),
     /// Under [`Key::Operation`].
     Operation(#[serde(with = "shared")] Arc<Operation>),
+    /// Under [`Key::Broadcast`].
+    Broadcast(#[serde(with = "shared")] Arc<Broadcast>),
     /// Under [`Key::Code`]: the activation that it redeems.
     Code(Id),
     /// Under [`Key::Request`]: where the answer stands.
@@ -521,6 +596,7 @@ impl Look<'_> {
     getter!(registration, Registration);
     getter!(activation, Activation);
     getter!(operation, Operation);
+    getter!(broadcast, Broadcast);
     getter!(erasure, Erasure);
 
     /// The log itself.
@@ -584,6 +660,7 @@ impl Entry {
             Self::Registration(_) => matches!(key, Key::Registration(_)),
             Self::Activation(_) => matches!(key, Key::Activation(_)),
             Self::Operation(_) => matches!(key, Key::Operation(_)),
+            Self::Broadcast(_) => matches!(key, Key::Broadcast(_)),
             Self::Code(_) => matches!(key, Key::Code(_)),
             Self::Request { .. } => matches!(key, Key::Request(_)),
             Self::Deadline => matches!(key, Key::Deadline(_)),

@@ -16,10 +16,12 @@ use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
 use crate::layout::{self, Layout, NoLayout};
 use crate::reasons::{
-    ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, ErasureReason,
-    ExportForm, LockReason, OperationState, ReasonGiven, RevealReason, Strategy, UserRole,
+    ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, Confirmation,
+    ErasureReason, ExportForm, LockReason, OperationKind, OperationState, ReasonGiven,
+    RejectReason, RevealReason, Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
+use crate::transcript::Said;
 
 /// 32 bytes: a hash, a challenge, a binding.
 pub type Bytes32 = [u8; 32];
@@ -302,6 +304,18 @@ pub struct RegistrationDeactivatedV1 {
     pub reason: ReasonGiven,
 }
 
+/// The number by which a user shows to be in front of the screen that asks. It is
+/// for one operation and tells nothing of anyone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchingV1 {
+    /// How it is confirmed.
+    pub how: Confirmation,
+    /// The number.
+    pub number: u32,
+    /// What the user picks it from, ascending; empty where it is typed.
+    pub choices: Vec<u32>,
+}
+
 /// The service provider asked for an authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationCreatedV1 {
@@ -309,6 +323,10 @@ pub struct OperationCreatedV1 {
     pub by: Actor,
     /// The operation.
     pub operation: Id,
+    /// The broadcast that it belongs to, if it does.
+    pub broadcast: Option<Id>,
+    /// What it asks for.
+    pub kind: OperationKind,
     /// Factors required.
     pub level: Level,
     /// Methods asked for; empty means any that reaches the level.
@@ -319,6 +337,12 @@ pub struct OperationCreatedV1 {
     pub context_hash: Bytes32,
     /// Hash of the data to sign, zeros if none.
     pub data_to_sign_hash: Bytes32,
+    /// Hash of what is shown after approval, zeros if none.
+    pub post_context_hash: Bytes32,
+    /// What the user must confirm to approve, if anything.
+    pub matching: Option<MatchingV1>,
+    /// Whether the service provider gave it an id of its own, which is sealed.
+    pub external_id: bool,
     /// Methods that may answer: asked for, allowed, and of that level.
     pub offered: Vec<Method>,
     /// When it can no longer be answered.
@@ -345,6 +369,8 @@ pub struct AuthenticationJudgedV1 {
     pub operation: Id,
     /// The challenge: judged once and now used.
     pub challenge: Bytes32,
+    /// What the operation asks for.
+    pub kind: OperationKind,
     /// Factors required.
     pub level: Level,
     /// Hash of the context, zeros if none.
@@ -355,6 +381,10 @@ pub struct AuthenticationJudgedV1 {
     pub method: Method,
     /// What the user decided.
     pub decision: Decision,
+    /// Why the user said no, if the user said.
+    pub reject_reason: Option<RejectReason>,
+    /// The number that the user confirmed, if one was wanted.
+    pub number: Option<u32>,
     /// What the device declared.
     pub declared: DeclaredV1,
     /// Digest of the request: the same one again gets the same answer.
@@ -381,6 +411,14 @@ pub struct AuthenticationJudgedV1 {
     pub operation_state: OperationState,
 }
 
+impl AuthenticationJudgedV1 {
+    /// What the user said, as it was signed.
+    #[must_use]
+    pub fn said(&self) -> Said {
+        Said { decision: self.decision, reason: self.reject_reason, number: self.number }
+    }
+}
+
 /// An operation was not answered in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationExpiredV1 {
@@ -397,6 +435,15 @@ pub struct OperationCancelledV1 {
     pub operation: Id,
     /// What made it end.
     pub reason: CancelReason,
+}
+
+/// An operation of a broadcast ended because another device has answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationAnsweredElsewhereV1 {
+    /// The operation.
+    pub operation: Id,
+    /// The operation of the same broadcast that was answered.
+    pub answered: Id,
 }
 
 /// A person is to be erased. The stream is the subject: its random id is all
@@ -663,6 +710,7 @@ registry! {
     AuthenticationJudged(AuthenticationJudgedV1) = 52 schema 1,
     OperationExpired(OperationExpiredV1) = 53 schema 1,
     OperationCancelled(OperationCancelledV1) = 54 schema 1,
+    OperationAnsweredElsewhere(OperationAnsweredElsewhereV1) = 55 schema 1,
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,

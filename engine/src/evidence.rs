@@ -39,7 +39,7 @@ pub(crate) fn rotate_key(look: Look, event_id: Id, rotated: &KeyRotatedV1) -> De
     if rotated.origin != system.origin {
         return invalid("origin", "must be the log's own");
     }
-    if system.signing_key.is_some_and(|key| key != rotated.old_key) {
+    if system.signing_key().is_some_and(|key| key != rotated.old_key) {
         return invalid("old_key", "must be the key that signs now");
     }
     if rotated.new_key == rotated.old_key {
@@ -58,8 +58,10 @@ pub(crate) fn begin_epoch(look: Look, event_id: Id, begun: &EpochBegunV1) -> Dec
     if begun.previous_origin != system.origin {
         return invalid("previous_origin", "must be the log's own");
     }
-    let used = begun.origin == system.origin || system.former_origins.contains(&begun.origin);
-    if used || begun.origin.is_empty() || begun.origin.len() > ORIGIN_MAX {
+    if system.has_had_origin(&begun.origin)
+        || begun.origin.is_empty()
+        || begun.origin.len() > ORIGIN_MAX
+    {
         return invalid("origin", "must be a name that no part of this log has had");
     }
     if begun.known_note.len() > NOTE_MAX {

@@ -9,8 +9,8 @@ use crate::Keytrail;
 use crate::administration::configured;
 use crate::config::Config;
 use crate::entries::{
-    Activation, ApiKey, Application, Attempt, Deadline, Entry, Erasure, Expiring, JudgedActivation,
-    Key, Look, Operation, Registration, Started, System,
+    Activation, ApiKey, Application, Attempt, Broadcast, Deadline, Entry, Erasure, Expiring,
+    JudgedActivation, Key, Look, Operation, Registration, Started, Succeeded, Succession, System,
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
@@ -23,6 +23,7 @@ use crate::reasons::{
     ActivationState, BudgetScope, CancelReason, OperationState, RegistrationState,
 };
 use crate::terms::{HwKeyClientStatus, HwKeyServerResult};
+use crate::transcript::NO_CONTENT;
 
 /// How long something that is over stays in state, in seconds: an operation and
 /// an activation can be read, and an idempotency key can be repeated, for a day.
@@ -78,6 +79,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::AuthenticationJudged(_)
         | Event::OperationExpired(_)
         | Event::OperationCancelled(_)
+        | Event::OperationAnsweredElsewhere(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::StateDigested(_)
@@ -156,12 +158,14 @@ impl Changes<'_> {
                 self.system(|system| system.digested = payload.position);
             }
             Event::KeyRotated(payload) => {
-                self.system(|system| system.signing_key = Some(payload.new_key));
+                let (old, new) = (payload.old_key, payload.new_key);
+                self.succeeded(Succession::Key { old, new });
             }
-            Event::EpochBegun(payload) => self.system(|system| {
-                let former = std::mem::replace(&mut system.origin, payload.origin.clone());
-                system.former_origins.push(former);
-            }),
+            Event::EpochBegun(payload) => {
+                let (old, new) = (payload.previous_origin.clone(), payload.origin.clone());
+                self.succeeded(Succession::Origin { old, new });
+                self.system(|system| system.origin.clone_from(&payload.origin));
+            }
             Event::ApiKeyCreated(payload) => self.api_key_created(payload),
             Event::ApiKeyRevoked(_) => self.api_key_revoked(),
             Event::ApplicationCreated(payload) => self.application_created(payload),
@@ -204,6 +208,7 @@ impl Changes<'_> {
                 self.registration(|_| ());
                 self.operation(payload.operation, |operation| {
                     operation.challenge = Some(payload.challenge);
+                    operation.state = OperationState::Started;
                 });
             }
             Event::AuthenticationJudged(payload) => self.authentication_judged(payload),
@@ -213,6 +218,10 @@ impl Changes<'_> {
             Event::OperationCancelled(payload) => {
                 let state = OperationState::Cancelled;
                 self.operation_over(payload.operation, state, Some(payload.reason));
+            }
+            Event::OperationAnsweredElsewhere(payload) => {
+                let reason = Some(CancelReason::AnsweredElsewhere);
+                self.operation_over(payload.operation, OperationState::Cancelled, reason);
             }
             Event::ErasureOrdered(payload) => self.erasure_ordered(payload),
             Event::SubjectErased(_) => self.subject_erased(),
@@ -226,6 +235,11 @@ impl Changes<'_> {
         }
         change(&mut system);
         self.put(Key::System, Entry::System(system));
+    }
+
+    fn succeeded(&mut self, by: Succession) {
+        let at = self.position();
+        self.system(|system| system.successions.push(Succeeded { at, by }));
     }
 
     fn application(&mut self, change: impl FnOnce(&mut Application)) {
@@ -487,10 +501,15 @@ impl Changes<'_> {
         let operation = Operation {
             registration: self.stream(),
             application: registration.application,
+            broadcast: payload.broadcast,
+            kind: payload.kind,
             level: payload.level,
             methods: payload.offered.clone(),
             context_hash: payload.context_hash,
             data_to_sign_hash: payload.data_to_sign_hash,
+            matching: payload.matching.clone(),
+            external_id: payload.external_id,
+            post_context: payload.post_context_hash != NO_CONTENT,
             created_at: self.now(),
             created_in: self.position(),
             expires_at: payload.expires_at,
@@ -507,21 +526,38 @@ impl Changes<'_> {
             ended_at: None,
             cancel_reason: None,
         };
+        let application = operation.application;
         self.put(Key::Operation(payload.operation), Entry::Operation(Arc::new(operation)));
+        if let Some(id) = payload.broadcast {
+            self.broadcast(id, application, |broadcast| {
+                broadcast.operations.push(payload.operation);
+                broadcast.open += 1;
+            });
+        }
         self.registration(|registration| registration.open_operations.push(payload.operation));
         self.deadline(payload.expires_at, Expiring::Operation(payload.operation));
+    }
+
+    /// Changes a broadcast, which begins with its first operation.
+    fn broadcast(&mut self, id: Id, application: Id, change: impl FnOnce(&mut Broadcast)) {
+        let known = self.look().broadcast(id);
+        let new = || Broadcast { application, operations: Vec::new(), open: 0 };
+        let mut broadcast = known.map_or_else(new, |known| (*known).clone());
+        change(&mut broadcast);
+        self.put(Key::Broadcast(id), Entry::Broadcast(Arc::new(broadcast)));
     }
 
     fn authentication_judged(&mut self, payload: &AuthenticationJudgedV1) {
         let (position, at) = (self.position(), self.now());
         self.operation(payload.operation, |operation| {
             operation.challenge = None;
+            operation.state = payload.operation_state;
             operation.hw_key_client_status = payload.declared.hw_key_client_status;
             operation.hw_key_server_result = payload.hw_key_server_result;
             operation.attempts.push(Attempt {
                 body_digest: payload.body_digest,
                 method: payload.method,
-                decision: payload.decision,
+                said: payload.said(),
                 failure: payload.failure,
                 failures: payload.failures,
                 failures_allowed: payload.failures_allowed,
@@ -562,6 +598,16 @@ impl Changes<'_> {
         let of = Expiring::Operation(id);
         self.remove(Key::Deadline(Deadline { at: before.expires_at, of }));
         self.remember(Key::Operation(id));
+        if let Some(broadcast) = before.broadcast {
+            let mut over = false;
+            self.broadcast(broadcast, before.application, |broadcast| {
+                broadcast.open = broadcast.open.saturating_sub(1);
+                over = broadcast.open == 0;
+            });
+            if over {
+                self.remember(Key::Broadcast(broadcast));
+            }
+        }
     }
 
     fn remember_request(&mut self, by: Option<&Actor>) {

@@ -9,7 +9,7 @@ use crate::command::{
     FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, StartActivation,
     StartAuthentication, StartLog, Want,
 };
-use crate::events::{Event, EventError};
+use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;
 use crate::machine::Record;
 use crate::reasons::CancelReason;
@@ -136,17 +136,10 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             registration: stream,
             reason: payload.reason,
         },
-        Event::OperationCreated(payload) => Want::CreateOperation(CreateOperation {
-            by: payload.by,
-            operation: payload.operation,
-            registration: stream,
-            level: payload.level,
-            methods: payload.methods,
-            lifetime_s: payload.lifetime_s,
-            context_hash: payload.context_hash,
-            data_to_sign_hash: payload.data_to_sign_hash,
-            sealed,
-        }),
+        Event::OperationCreated(payload) if payload.broadcast.is_some() => {
+            Want::Broadcast(asked(records)?)
+        }
+        Event::OperationCreated(payload) => Want::CreateOperation(ask(first, *payload)),
         Event::ChallengeIssued(payload) => Want::StartAuthentication(StartAuthentication {
             operation: payload.operation,
             challenge: payload.challenge,
@@ -157,7 +150,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
                 operation: payload.operation,
                 challenge: payload.challenge,
                 method: payload.method,
-                decision: payload.decision,
+                said: payload.said(),
                 declared: payload.declared,
                 body_digest: payload.body_digest,
                 keys_at: payload.keys_at,
@@ -178,9 +171,42 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         Event::SubjectErased(payload) => {
             Want::RecordErased { subject: stream, again: payload.again }
         }
-        Event::ActivationCancelled(_) | Event::OperationCancelled(_) => return Err(orphan),
+        Event::ActivationCancelled(_)
+        | Event::OperationCancelled(_)
+        | Event::OperationAnsweredElsewhere(_) => return Err(orphan),
     };
     Ok(Command { event_id: first.draft.event_id, want })
+}
+
+/// What was asked of a registration, by the record that says so.
+fn ask(record: &Record, payload: OperationCreatedV1) -> CreateOperation {
+    CreateOperation {
+        by: payload.by,
+        operation: payload.operation,
+        registration: record.draft.stream,
+        broadcast: payload.broadcast,
+        kind: payload.kind,
+        level: payload.level,
+        methods: payload.methods,
+        lifetime_s: payload.lifetime_s,
+        context_hash: payload.context_hash,
+        data_to_sign_hash: payload.data_to_sign_hash,
+        post_context_hash: payload.post_context_hash,
+        matching: payload.matching,
+        external_id: payload.external_id,
+        sealed: record.draft.sealed.clone(),
+    }
+}
+
+/// What was asked of each device of a broadcast.
+fn asked(records: &[Record]) -> Result<Vec<CreateOperation>, EventError> {
+    let mut asks = Vec::with_capacity(records.len());
+    for record in records {
+        if let Event::OperationCreated(payload) = decode(record)? {
+            asks.push(ask(record, *payload));
+        }
+    }
+    Ok(asks)
 }
 
 /// The registrations that `records` end, in their order.

@@ -11,10 +11,12 @@
 pub mod access;
 pub mod administration;
 pub mod attestation;
+pub mod broadcast;
 pub mod codec;
 pub mod codes;
 pub mod command;
 pub mod config;
+pub mod confirmation;
 mod display;
 pub mod entries;
 pub mod erasure;
@@ -57,7 +59,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 3;
+    const STATE_VERSION: u32 = 5;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -98,6 +100,7 @@ impl Machine for Keytrail {
             | Key::Code(_)
             | Key::ApiKey(_)
             | Key::Memory(_)
+            | Key::Broadcast(_)
             | Key::Operation(_)
             | Key::Subject(_)
             | Key::Request(_)
@@ -125,6 +128,7 @@ impl Machine for Keytrail {
             | Key::Code(_)
             | Key::ApiKey(_)
             | Key::Memory(_)
+            | Key::Broadcast(_)
             | Key::Operation(_)
             | Key::Subject(_)
             | Key::Request(_)
@@ -181,6 +185,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
             registration::deactivate(look, id, by, *registration, *reason)
         }
         Want::CreateOperation(want) => operation::create(look, at, id, want),
+        Want::Broadcast(asks) => broadcast::create(look, at, id, asks),
         Want::StartAuthentication(want) => operation::start(look, at, id, want),
         Want::FinishAuthentication(want) => operation::finish(look, at, id, want),
         Want::CancelOperation { by, operation } => operation::cancel(look, at, id, by, *operation),

@@ -1,19 +1,21 @@
 //! An operation: one question to one registration, and its answer.
 //!
 //! ```text
-//! (nothing) --created--> PENDING --challenge issued--> PENDING --judged--+--> COMPLETED (approved, all checks passed)
-//!                          |  ^                                          +--> REJECTED  (the user said no, and signed it)
+//! (nothing) --created--> PENDING --challenge issued--> STARTED --judged--+--> COMPLETED (approved, all checks passed)
+//!                          |  ^                          |               +--> REJECTED  (the user said no, and signed it)
 //!                          |  +----------failed, attempts remain---------+
-//!                          |                                             +--> FAILED    (locked, no key, too many challenges)
-//!                          +--time--> EXPIRED
-//!                          +--withdrawn--> CANCELLED
+//!                          |                             |               +--> FAILED    (locked, no key, another number,
+//!                          +--time---------> EXPIRED <---+                               too many challenges)
+//!                          +--withdrawn--> CANCELLED <---+
 //! ```
 //!
 //! A challenge is judged once, pass or fail. A wrong signature on a live
 //! challenge is always an event; it counts towards lockout when the device
 //! itself signed beside it (a wrong PIN counts, noise does not).
 
+use crate::broadcast;
 use crate::command::{CreateOperation, FinishAuthentication, Refusal, StartAuthentication};
+use crate::confirmation;
 use crate::entries::{Application, Look, Operation, Registration};
 use crate::events::{
     Actor, AuthenticationJudgedV1, ChallengeIssuedV1, OperationCancelledV1, OperationCreatedV1,
@@ -23,11 +25,13 @@ use crate::ids::{Id, Micros};
 use crate::key::KeyBytes;
 use crate::plan::{Decided, Plan, has_passed, service_provider};
 use crate::reasons::{
-    AuthenticationFailure, CancelReason, LockReason, OperationState, RegistrationState,
+    AuthenticationFailure, CancelReason, LockReason, OperationKind, OperationState,
+    RegistrationState,
 };
 use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
+use crate::transcript::NO_CONTENT;
 
 /// Most operations of a registration that can be answered at one time.
 pub const OPEN_OPERATIONS_MAX: usize = 16;
@@ -41,6 +45,20 @@ pub const NOISE_WINDOW_S: u64 = 60;
 pub const LIFETIME_S: std::ops::RangeInclusive<u32> = 10..=86_400;
 
 pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperation) -> Decided {
+    if want.broadcast.is_some() {
+        let expected = "must be absent where one device is asked";
+        return Err(Refusal::Invalid { field: "broadcast", expected });
+    }
+    created(Plan::new(event_id), look, at, want)?.done()
+}
+
+/// Adds the event by which a device is asked.
+pub(crate) fn created(
+    plan: Plan,
+    look: Look,
+    at: Micros,
+    want: &CreateOperation,
+) -> Result<Plan, Refusal> {
     let registration = look.registration(want.registration);
     let owner = registration.as_ref().map_or(Id::NIL, |known| known.application);
     let application = service_provider(look, &want.by, owner)?;
@@ -59,6 +77,16 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperatio
         let expected = "must be from 10 to 86400";
         return Err(Refusal::Invalid { field: "lifetime_s", expected });
     }
+    if want.kind == OperationKind::Transaction
+        && want.context_hash == NO_CONTENT
+        && want.data_to_sign_hash == NO_CONTENT
+    {
+        let expected = "must come with a context or data to sign: a transaction signs something";
+        return Err(Refusal::Invalid { field: "kind", expected });
+    }
+    if let Some(matching) = &want.matching {
+        confirmation::check(matching)?;
+    }
     if has_repeats(&want.methods) {
         let expected = "must name each method once at most";
         return Err(Refusal::Invalid { field: "methods", expected });
@@ -70,17 +98,34 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, want: &CreateOperatio
     let created = OperationCreatedV1 {
         by: want.by.clone(),
         operation: want.operation,
+        broadcast: want.broadcast,
+        kind: want.kind,
         level: want.level,
         methods: want.methods.clone(),
         lifetime_s: want.lifetime_s,
         context_hash: want.context_hash,
         data_to_sign_hash: want.data_to_sign_hash,
+        post_context_hash: want.post_context_hash,
+        matching: want.matching.clone(),
+        external_id: want.external_id,
         offered,
         expires_at: at.plus_s(lifetime_s.into()),
     };
-    Plan::new(event_id)
-        .sealed(want.registration, created, registration.subject, &want.sealed)
-        .done()
+    Ok(plan.sealed(want.registration, created, registration.subject, &want.sealed))
+}
+
+/// Whether a registration can be asked this now.
+#[must_use]
+pub fn can_ask(
+    application: &Application,
+    registration: &Registration,
+    level: Level,
+    methods: &[Method],
+) -> bool {
+    let offered = methods_for(application, level, methods);
+    registration.state == RegistrationState::Active
+        && registration.open_operations.len() < OPEN_OPERATIONS_MAX
+        && offered.iter().any(|&method| registration.software_key(method).is_some())
 }
 
 /// Methods that are allowed, asked for, and reach the level.
@@ -96,7 +141,7 @@ pub(crate) fn start(look: Look, at: Micros, event_id: Id, want: &StartAuthentica
     let operation = look.operation(want.operation).ok_or(Refusal::Unknown)?;
     let registration = look.registration(operation.registration).ok_or(Refusal::Unknown)?;
     let application = look.application(operation.application).ok_or(Refusal::Unknown)?;
-    if operation.state != OperationState::Pending {
+    if operation.state.is_final() {
         return Err(Refusal::OperationState(operation.state));
     }
     if has_passed(operation.expires_at, at) {
@@ -124,7 +169,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     }
     let registration = look.registration(operation.registration).ok_or(Refusal::Unknown)?;
     let application = look.application(operation.application).ok_or(Refusal::Unknown)?;
-    if operation.state != OperationState::Pending {
+    if operation.state.is_final() {
         return Err(Refusal::OperationState(operation.state));
     }
     if has_passed(operation.expires_at, at) {
@@ -140,6 +185,7 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     if !may_answer(&operation, &registration, want) {
         return Err(Refusal::MethodNotOffered);
     }
+    confirmation::fits(operation.matching.as_ref(), want.said)?;
     let noisy_until = registration.noise_since.plus_s(NOISE_WINDOW_S);
     if registration.noise >= NOISE_MAX && !has_passed(noisy_until, at) {
         return Err(Refusal::TooManyAttempts { until: noisy_until });
@@ -150,7 +196,11 @@ pub(crate) fn finish(look: Look, at: Micros, event_id: Id, want: &FinishAuthenti
     let judged = judge(&application, &operation, &registration, want);
     let locks = judged.counted && judged.failures >= judged.failures_allowed;
     let id = operation.registration;
-    let plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    let answered = judged.failure.is_none();
+    let mut plan = Plan::new(event_id).sealed(id, judged, registration.subject, &want.sealed);
+    if answered {
+        plan = broadcast::answered_elsewhere(plan, look, want.operation, &operation);
+    }
     if locks {
         let locked = RegistrationLockedV1 { by: None, reason: LockReason::TooManyFailures };
         return plan.event(id, locked).done();
@@ -165,7 +215,7 @@ fn may_answer(
     registration: &Registration,
     want: &FinishAuthentication,
 ) -> bool {
-    let offered = match want.decision {
+    let offered = match want.said.decision {
         Decision::Approve => operation.methods.contains(&want.method),
         Decision::Reject => {
             want.method == Method::Device || operation.methods.contains(&want.method)
@@ -186,12 +236,15 @@ fn judge(
         Some(key) => HardwareCheck::with_key(proof(want, Role::Hardware, key)),
         None => HardwareCheck::without_key(registration.hw_key_impossible),
     };
-    let failure =
-        failure(registration, want, check, check.under(config.hw_key_validation_strategy));
+    let consequence = check.under(config.hw_key_validation_strategy);
+    let failure = failure(registration, want, check, consequence).or_else(|| {
+        let right = confirmation::is_right(operation.matching.as_ref(), want.said);
+        (!right).then_some(AuthenticationFailure::ConfirmationWrong)
+    });
     // A wrong PIN shows up beside a signature of the device; noise has none. Where
-    // the lack of a key decides, nothing the user typed does, so nothing counts.
-    let counted = device_signed(registration, want)
-        && failure.is_some_and(|failure| failure != AuthenticationFailure::HwKeyRequired);
+    // the lack of a key or the number decides, no PIN does, so nothing counts.
+    let counted =
+        device_signed(registration, want) && failure.is_some_and(|failure| !ends_at_once(failure));
     let failures = if counted {
         registration.failures.saturating_add(1)
     } else if failure.is_none() && forgives(registration, want) {
@@ -201,13 +254,12 @@ fn judge(
     };
     let locks = counted && failures >= config.failures_allowed;
     let exhausted = operation.attempts.len() + 1 >= CHALLENGES_MAX;
-    let operation_state = match (failure, want.decision) {
+    let operation_state = match (failure, want.said.decision) {
         (None, Decision::Approve) => OperationState::Completed,
         (None, Decision::Reject) => OperationState::Rejected,
-        (Some(AuthenticationFailure::HwKeyRequired), Decision::Approve | Decision::Reject) => {
-            OperationState::Failed
-        }
-        (Some(_), Decision::Approve | Decision::Reject) if locks || exhausted => {
+        (Some(failure), Decision::Approve | Decision::Reject)
+            if locks || exhausted || ends_at_once(failure) =>
+        {
             OperationState::Failed
         }
         (Some(_), Decision::Approve | Decision::Reject) => OperationState::Pending,
@@ -216,11 +268,14 @@ fn judge(
         application: operation.application,
         operation: want.operation,
         challenge: want.challenge,
+        kind: operation.kind,
         level: operation.level,
         context_hash: operation.context_hash,
         data_to_sign_hash: operation.data_to_sign_hash,
         method: want.method,
-        decision: want.decision,
+        decision: want.said.decision,
+        reject_reason: want.said.reason,
+        number: want.said.number,
         declared: want.declared.clone(),
         body_digest: want.body_digest,
         keys_at: want.keys_at,
@@ -233,6 +288,17 @@ fn judge(
         failures,
         failures_allowed: config.failures_allowed,
         operation_state,
+    }
+}
+
+/// Whether a failure ends its operation and counts for nothing: another try could
+/// not succeed, or, with a number to be confirmed, could succeed by chance.
+fn ends_at_once(failure: AuthenticationFailure) -> bool {
+    match failure {
+        AuthenticationFailure::HwKeyRequired | AuthenticationFailure::ConfirmationWrong => true,
+        AuthenticationFailure::SoftwareSignatureInvalid
+        | AuthenticationFailure::PossessionUnproven
+        | AuthenticationFailure::HwKeyCheckFailed => false,
     }
 }
 
@@ -291,7 +357,7 @@ fn device_signed(registration: &Registration, want: &FinishAuthentication) -> bo
 /// two: else a thief who has the phone could try PINs for ever, with a DEVICE
 /// log-in after every second one.
 fn forgives(registration: &Registration, want: &FinishAuthentication) -> bool {
-    want.decision == Decision::Approve
+    want.said.decision == Decision::Approve
         && (want.method.level() == Level::TwoFactor || !registration.has_two_factors())
 }
 
@@ -305,7 +371,7 @@ fn proof(want: &FinishAuthentication, role: Role, key: &KeyBytes) -> Option<Verd
 
 pub(crate) fn expire(look: Look, at: Micros, event_id: Id, id: Id) -> Decided {
     let operation = look.operation(id).ok_or(Refusal::Unknown)?;
-    if operation.state != OperationState::Pending || !has_passed(operation.expires_at, at) {
+    if operation.state.is_final() || !has_passed(operation.expires_at, at) {
         return Ok(Vec::new());
     }
     expire_now(event_id, &operation, id)
@@ -321,7 +387,7 @@ pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -
     service_provider(look, by, owner)?;
     let operation = operation.ok_or(Refusal::Unknown)?;
     match operation.state {
-        OperationState::Pending => (),
+        OperationState::Pending | OperationState::Started => (),
         OperationState::Cancelled => return Ok(Vec::new()),
         state @ (OperationState::Completed
         | OperationState::Rejected
@@ -331,7 +397,15 @@ pub(crate) fn cancel(look: Look, at: Micros, event_id: Id, by: &Actor, id: Id) -
     if has_passed(operation.expires_at, at) {
         return expire_now(event_id, &operation, id);
     }
-    let cancelled =
-        OperationCancelledV1 { by: by.clone(), operation: id, reason: CancelReason::Requested };
-    Plan::new(event_id).event(operation.registration, cancelled).done()
+    let cancelled = |operation| OperationCancelledV1 {
+        by: by.clone(),
+        operation,
+        reason: CancelReason::Requested,
+    };
+    // A broadcast is one question: whoever withdraws it from one device does from all.
+    let mut plan = Plan::new(event_id).event(operation.registration, cancelled(id));
+    for (other, known) in broadcast::open_siblings(look, id, &operation) {
+        plan = plan.event(known.registration, cancelled(other));
+    }
+    plan.done()
 }

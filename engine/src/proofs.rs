@@ -10,9 +10,10 @@ use crate::events::{
 };
 use crate::ids::Id;
 use crate::key::{KeyError, KeyId, PublicKey};
+use crate::reasons::OperationKind;
 use crate::signature::{verify, verify_independent};
 use crate::terms::{Decision, Level, Method, Role, Verdict};
-use crate::transcript::{ActivationParts, KeySlot, NO_CONTENT, Transcript, key_set_hash};
+use crate::transcript::{ActivationParts, KeySlot, NO_CONTENT, Of, Said, Transcript, key_set_hash};
 use crate::version::{ClientVersion, NotAVersion};
 
 /// Why no transcript can be built: the record holds what the rules let nobody record.
@@ -63,8 +64,10 @@ pub struct AuthenticationFacts {
     pub operation: Id,
     /// The challenge.
     pub challenge: Bytes32,
-    /// What the user decided.
-    pub decision: Decision,
+    /// What the operation asks for.
+    pub kind: OperationKind,
+    /// What the user said.
+    pub said: Said,
     /// Factors required.
     pub level: Level,
     /// Hash of the context, zeros if none.
@@ -108,6 +111,7 @@ impl<'a> Judged<'a> {
             | Event::ChallengeIssued(_)
             | Event::OperationExpired(_)
             | Event::OperationCancelled(_)
+            | Event::OperationAnsweredElsewhere(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
             | Event::KeyUseCounted(_)
@@ -145,14 +149,15 @@ impl Signed {
                 registration: facts.registration,
                 operation: facts.activation,
                 challenge: facts.challenge,
-                decision: Decision::Approve,
+                kind: OperationKind::Authentication,
+                said: Decision::Approve.into(),
                 level: Level::OneFactor,
                 context_hash: NO_CONTENT,
                 data_to_sign_hash: NO_CONTENT,
             },
             declared,
         )?;
-        signed.base.activation = Some(ActivationParts {
+        signed.base.of = Of::Activation(ActivationParts {
             key_set_hash: key_set_hash(&slots),
             device_token_hash: facts.device_token_hash,
             attestation_hash: facts.attestation_hash,
@@ -177,7 +182,7 @@ impl Signed {
             key: KeyId([0; 32]),
             role: Role::Software,
             method: Method::Device,
-            decision: facts.decision,
+            said: facts.said,
             client_version: ClientVersion::parse(&declared.client_version)?,
             hw_key_client_status: declared.hw_key_client_status,
             channel_binding: declared.channel_binding,
@@ -186,7 +191,7 @@ impl Signed {
             data_to_sign_hash: facts.data_to_sign_hash,
             client_data_hash: declared.client_data_hash,
             risk_data_hash: declared.risk_data_hash,
-            activation: None,
+            of: Of::Operation(facts.kind),
         };
         Ok(Self { base })
     }
@@ -227,7 +232,12 @@ impl Signed {
         Self::at_activation(&facts, &judged.declared)
     }
 
-    fn of_authentication(
+    /// What the signatures of an authentication were made over.
+    ///
+    /// # Errors
+    ///
+    /// [`ProofError`] if the event holds what the rules let nobody record.
+    pub fn of_authentication(
         registration: Id,
         judged: &AuthenticationJudgedV1,
     ) -> Result<Self, ProofError> {
@@ -236,7 +246,8 @@ impl Signed {
             registration,
             operation: judged.operation,
             challenge: judged.challenge,
-            decision: judged.decision,
+            kind: judged.kind,
+            said: judged.said(),
             level: judged.level,
             context_hash: judged.context_hash,
             data_to_sign_hash: judged.data_to_sign_hash,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::terms::terms;
+use crate::terms::{Purpose, terms};
 
 terms! {
     /// What the holder of an API key may do.
@@ -94,6 +94,8 @@ terms! {
         HwKeyCheckFailed = 3 "HW_KEY_CHECK_FAILED",
         /// No hardware key is on file and the strategy in force requires one.
         HwKeyRequired = 4 "HW_KEY_REQUIRED",
+        /// Every signature is good, and the number is not the one that was to be confirmed.
+        ConfirmationWrong = 5 "CONFIRMATION_WRONG",
     }
 
     /// What became of an operation.
@@ -110,6 +112,36 @@ terms! {
         Expired = 5 "EXPIRED",
         /// It was withdrawn.
         Cancelled = 6 "CANCELLED",
+        /// Its challenge is with a device, and can be answered.
+        Started = 7 "STARTED",
+    }
+
+    /// What an operation asks a user for.
+    OperationKind {
+        /// To show that it is them.
+        Authentication = 1 "AUTHENTICATION",
+        /// To sign a transaction; the signed evidence is the service provider's to keep.
+        Transaction = 2 "TRANSACTION",
+    }
+
+    /// Why a user says no.
+    RejectReason {
+        /// The user did not start this: someone else did.
+        NotMe = 1 "NOT_ME",
+        /// What was shown is not what the user wanted.
+        DetailsWrong = 2 "DETAILS_WRONG",
+        /// The user no longer wants it.
+        ChangedMind = 3 "CHANGED_MIND",
+        /// Anything else.
+        Other = 4 "OTHER",
+    }
+
+    /// How the user shows to be in front of the screen that asks.
+    Confirmation {
+        /// The screen shows a number, and the user picks it among three on the device.
+        NumberMatching = 1 "NUMBER_MATCHING",
+        /// The screen shows a number of six digits, and the user types it or lets the device read it.
+        ProximityCode = 2 "PROXIMITY_CODE",
     }
 
     /// What became of an activation.
@@ -218,6 +250,8 @@ terms! {
         RegistrationLocked = 3 "REGISTRATION_LOCKED",
         /// The registration was deactivated.
         RegistrationDeactivated = 4 "REGISTRATION_DEACTIVATED",
+        /// Another device of the user has answered.
+        AnsweredElsewhere = 5 "ANSWERED_ELSEWHERE",
     }
 }
 
@@ -238,10 +272,21 @@ impl OperationState {
     #[must_use]
     pub fn is_final(self) -> bool {
         match self {
-            Self::Pending => false,
+            Self::Pending | Self::Started => false,
             Self::Completed | Self::Rejected | Self::Failed | Self::Expired | Self::Cancelled => {
                 true
             }
+        }
+    }
+}
+
+impl OperationKind {
+    /// The purpose in the transcripts that answer it.
+    #[must_use]
+    pub fn purpose(self) -> Purpose {
+        match self {
+            Self::Authentication => Purpose::Authentication,
+            Self::Transaction => Purpose::Transaction,
         }
     }
 }

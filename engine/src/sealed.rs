@@ -15,10 +15,18 @@ use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, AuthenticationJudgedV1, OperationCreatedV1, Payload,
 };
 
+use crate::transcript::{Content, Hash, shown_octets};
+
 /// Most bytes of a user reference.
 pub const USER_REF_MAX: usize = 256;
 /// Most bytes of a context, and of data to sign.
 pub const CONTEXT_MAX: usize = 16 * 1024;
+/// Most bytes of the title of a context.
+pub const TITLE_MAX: usize = 256;
+/// Most bytes of a media type.
+pub const MEDIA_TYPE_MAX: usize = 128;
+/// Most bytes of a service provider's own id for an operation.
+pub const EXTERNAL_ID_MAX: usize = 128;
 /// Most bytes of client data (the reference product's limit).
 pub const CLIENT_DATA_MAX: usize = 1024;
 /// Most bytes of risk data.
@@ -33,6 +41,28 @@ pub struct Salted {
     pub octets: Vec<u8>,
 }
 
+/// What a user is shown, and the salt of its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its title; may be empty.
+    pub title: String,
+    /// Its media type.
+    pub media_type: String,
+    /// The content itself.
+    pub content: Salted,
+}
+
+impl Shown {
+    /// The hash of all of it: title, media type and octets are signed together,
+    /// so that no content can be shown as something else than it was meant to be.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        let Salted { salt, octets } = &self.content;
+        let framed = shown_octets(&self.title, &self.media_type, octets);
+        Content::Context.hash(salt, &framed)
+    }
+}
+
 /// Of `ActivationRequested`: for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedUserV1 {
@@ -43,12 +73,14 @@ pub struct SealedUserV1 {
 /// Of `OperationCreated`: what the user is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedRequestV1 {
-    /// What is shown.
-    pub context: Option<Salted>,
-    /// Its media type.
-    pub context_type: String,
+    /// What is shown before the decision.
+    pub context: Option<Shown>,
     /// What is signed beside it.
     pub data_to_sign: Option<Salted>,
+    /// What is shown once it was approved; not signed.
+    pub post_context: Option<Shown>,
+    /// The service provider's own id for the operation.
+    pub external_id: Option<String>,
 }
 
 /// Of `ActivationJudged` and `AuthenticationJudged`: what the device sent along.

@@ -110,6 +110,8 @@ terms! {
         Activation = 1 "activation",
         /// Keys of a registration answer an operation.
         Authentication = 2 "authentication",
+        /// Keys of a registration sign a transaction.
+        Transaction = 3 "transaction",
     }
 
     /// In what capacity a key signs.
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn every_word_keeps_its_text_and_number_for_ever() {
-        assert_eq!(words!(Purpose), ["1=activation", "2=authentication"]);
+        assert_eq!(words!(Purpose), ["1=activation", "2=authentication", "3=transaction"]);
         assert_eq!(words!(Role), ["1=SOFTWARE", "2=POSSESSION", "3=HARDWARE", "4=PREVIOUS"]);
         assert_eq!(words!(Method), ["1=DEVICE", "2=DEVICE:PIN", "3=DEVICE:BIOMETRIC"]);
         assert_eq!(words!(Decision), ["1=approve", "2=reject"]);

@@ -10,11 +10,14 @@
 //! the exact octets as transported. The salt keeps a short content from being
 //! guessed by whoever sees only the hash.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::Id;
 use crate::key::{KeyId, PublicKey};
+use crate::reasons::{OperationKind, RejectReason};
 use crate::terms::{Decision, HwKeyClientStatus, Level, Method, Purpose, Role};
 use crate::version::ClientVersion;
 
@@ -48,7 +51,7 @@ pub struct Transcript {
     /// The method in use; at activation of a method's key, that method.
     pub method: Method,
     /// What the user said.
-    pub decision: Decision,
+    pub said: Said,
     /// The client's version as declared.
     pub client_version: ClientVersion,
     /// What the client says of its hardware key.
@@ -65,8 +68,49 @@ pub struct Transcript {
     pub client_data_hash: Hash,
     /// [`Content::RiskData`].
     pub risk_data_hash: Hash,
-    /// What an activation adds; its presence is what makes this an activation.
-    pub activation: Option<ActivationParts>,
+    /// What the signature is for: an activation, or what an operation asks.
+    pub of: Of,
+}
+
+/// What a signature is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Of {
+    /// New keys, with the fields that only an activation has.
+    Activation(ActivationParts),
+    /// The answer to an operation of this kind.
+    Operation(OperationKind),
+}
+
+/// What a user said: the decision, and what came with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Yes or no.
+    pub decision: Decision,
+    /// With no: why, if the user says.
+    pub reason: Option<RejectReason>,
+    /// With yes: the number that the user confirmed, if one was wanted.
+    pub number: Option<u32>,
+}
+
+impl From<Decision> for Said {
+    /// The decision alone.
+    fn from(decision: Decision) -> Self {
+        Self { decision, reason: None, number: None }
+    }
+}
+
+impl fmt::Display for Said {
+    /// As it stands in the transcript: `approve`, `approve:42`, `reject`, `reject:NOT_ME`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.decision.as_str())?;
+        if let Some(reason) = self.reason {
+            write!(f, ":{reason}")?;
+        }
+        if let Some(number) = self.number {
+            write!(f, ":{number}")?;
+        }
+        Ok(())
+    }
 }
 
 /// The fields that only an activation has.
@@ -84,9 +128,9 @@ impl Transcript {
     /// What this transcript is for.
     #[must_use]
     pub fn purpose(&self) -> Purpose {
-        match self.activation {
-            Some(_) => Purpose::Activation,
-            None => Purpose::Authentication,
+        match self.of {
+            Of::Activation(_) => Purpose::Activation,
+            Of::Operation(kind) => kind.purpose(),
         }
     }
 
@@ -103,7 +147,7 @@ impl Transcript {
         fields.put(&self.key.0);
         fields.put(self.role.as_str().as_bytes());
         fields.put(self.method.as_str().as_bytes());
-        fields.put(self.decision.as_str().as_bytes());
+        fields.put(self.said.to_string().as_bytes());
         fields.put(self.client_version.as_str().as_bytes());
         fields.put(self.hw_key_client_status.as_str().as_bytes());
         fields.put(&self.channel_binding);
@@ -112,7 +156,7 @@ impl Transcript {
         fields.put(&self.data_to_sign_hash);
         fields.put(&self.client_data_hash);
         fields.put(&self.risk_data_hash);
-        if let Some(parts) = &self.activation {
+        if let Of::Activation(parts) = &self.of {
             fields.put(&parts.key_set_hash);
             fields.put(&parts.device_token_hash);
             fields.put(&parts.attestation_hash);
@@ -158,6 +202,17 @@ impl Content {
     pub fn hash_or_none(self, content: Option<(&[u8; 32], &[u8])>) -> Hash {
         content.map_or(NO_CONTENT, |(salt, octets)| self.hash(salt, octets))
     }
+}
+
+/// What is hashed of something that a user is shown: title and media type, each
+/// behind its length, then the octets.
+#[must_use]
+pub fn shown_octets(title: &str, media_type: &str, octets: &[u8]) -> Vec<u8> {
+    let mut framed = Fields(Vec::with_capacity(8 + title.len() + media_type.len() + octets.len()));
+    framed.put(title.as_bytes());
+    framed.put(media_type.as_bytes());
+    framed.0.extend_from_slice(octets);
+    framed.0
 }
 
 /// A key's place in a registration. In order: methods by their number, then hardware.

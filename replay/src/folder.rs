@@ -85,7 +85,9 @@ impl Folder {
         for item in std::fs::read_dir(&log).map_err(FolderError::reading(&log))? {
             let item = item.map_err(FolderError::reading(&log))?;
             let name = item.file_name().to_string_lossy().into_owned();
-            let segment = name.strip_prefix("segment-").and_then(|rest| rest.strip_suffix(".ktj"));
+            let segment = name.strip_prefix("segment-").and_then(|rest| {
+                rest.strip_suffix(".ktj").or_else(|| rest.strip_suffix(".checkpoint"))
+            });
             let known = ["origin", "reserve.tmp", CHECKPOINT_FILE, KEY_FILE];
             let of_log = known.contains(&name.as_str())
                 || segment.is_some_and(|digits| {
@@ -93,6 +95,23 @@ impl Folder {
                 });
             if !of_log {
                 found.push(one_line(&name));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Names of the checkpoints beside sealed segments, in order.
+    pub(crate) fn sealed_checkpoints(&self) -> Result<Vec<String>, FolderError> {
+        let log = self.dir.join("log");
+        let mut found = Vec::new();
+        for item in std::fs::read_dir(&log).map_err(FolderError::reading(&log))? {
+            let item = item.map_err(FolderError::reading(&log))?;
+            let name = item.file_name().to_string_lossy().into_owned();
+            let number =
+                name.strip_prefix("segment-").and_then(|it| it.strip_suffix(".checkpoint"));
+            if number.is_some_and(|it| it.len() == 20 && it.bytes().all(|it| it.is_ascii_digit())) {
+                found.push(name);
             }
         }
         found.sort();

@@ -128,6 +128,43 @@ fn as_map<S: Serializer>(counts: &[(&'static str, u64)], serializer: S) -> Resul
     serializer.collect_map(counts.iter().copied())
 }
 
+/// A loss of records that the log itself tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Epoch {
+    /// Position of the record that began it.
+    pub begun_at: u64,
+    /// The origin line from then on.
+    pub origin: String,
+    /// The origin line before.
+    pub previous_origin: String,
+    /// First record that is lost; none if as many were left as were known, and
+    /// which of them differ is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_from: Option<u64>,
+    /// Last record that is known to be lost; there may have been more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_to: Option<u64>,
+    /// Records that the last known checkpoint of what is lost covers.
+    pub known_size: u64,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { begun_at, origin, previous_origin, known_size, .. } = self;
+        match (self.lost_from, self.lost_to) {
+            (Some(from), Some(to)) => write!(
+                f,
+                "records {from} to {to} of {previous_origin} (and whatever came after) are LOST"
+            )?,
+            _ => write!(
+                f,
+                "the history of {known_size} records of {previous_origin} that was signed is LOST; this is another one"
+            )?,
+        }
+        write!(f, "; record {begun_at} says so, and goes on as {origin}")
+    }
+}
+
 /// What was found in a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -148,6 +185,8 @@ pub struct Report {
     /// Digest of the state folded from the whole log, in hexadecimal; none where
     /// damage keeps it from being folded.
     pub state_digest: Option<String>,
+    /// Where the log went on under a new origin line, without records that it had.
+    pub epochs: Vec<Epoch>,
     /// The levels, in order.
     pub levels: Vec<LevelReport>,
 }
@@ -174,7 +213,8 @@ impl fmt::Display for Report {
             write_level(f, number, level)?;
         }
         let verdict = if self.holds { "every level holds" } else { "NOT every level holds" };
-        writeln!(f, "\n{verdict}")
+        writeln!(f, "\n{verdict}")?;
+        self.epochs.iter().try_for_each(|epoch| writeln!(f, "but {epoch}"))
     }
 }
 

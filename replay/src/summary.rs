@@ -44,7 +44,10 @@ pub fn summary(event: &Event) -> String {
         Event::ActivationCancelled(e) => format!("activation {}: {}", e.activation, e.reason),
         Event::RegistrationLocked(e) => e.reason.to_string(),
         Event::RegistrationDeactivated(e) => e.reason.to_string(),
-        Event::OperationCreated(e) => format!("operation {} {}", e.operation, e.level),
+        Event::OperationCreated(e) => {
+            let of = e.broadcast.map_or_else(String::new, |id| format!(", broadcast {id}"));
+            format!("operation {} {} {}{of}", e.operation, e.kind, e.level)
+        }
         Event::ChallengeIssued(e) => {
             format!("operation {}, client {}", e.operation, e.client_version)
         }
@@ -61,6 +64,9 @@ pub fn summary(event: &Event) -> String {
         ),
         Event::OperationExpired(e) => format!("operation {}", e.operation),
         Event::OperationCancelled(e) => format!("operation {}: {}", e.operation, e.reason),
+        Event::OperationAnsweredElsewhere(e) => {
+            format!("operation {}: {} was answered", e.operation, e.answered)
+        }
         Event::ErasureOrdered(e) => e.reason.to_string(),
         Event::SubjectErased(e) if e.again => {
             "again: the key had come back with an older copy of the key store".to_owned()

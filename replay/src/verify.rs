@@ -132,7 +132,7 @@ pub fn verify(dir: &Path, options: &Options) -> Result<Report, FolderError> {
         let findings = Findings::new(options.failures_kept, &counted);
         let workers = Signatures::start(scope, threads, outbox, &inbox, &findings);
         let checkpoints = Checkpoints::new(
-            &folder.dir,
+            &folder,
             options.key.as_ref(),
             &options.since,
             options.policy.as_ref(),
@@ -355,9 +355,10 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             let mut spot =
                 Spot { file: Arc::clone(file), offset, position: self.next, prev: self.chain };
             offset += 4 + bytes.len() as u64;
-            self.checkpoints.record(bytes);
+            let before = self.checkpoints.record(bytes);
             match record::decode(bytes) {
                 Ok((record, prev)) => {
+                    self.checkpoints.change(&record, before);
                     spot.prev = prev;
                     self.record(record, spot, bytes, origin)?;
                 }
@@ -464,6 +465,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         let rules = if folded { Outcome::Holds } else { Outcome::Incomplete };
         let kept_max = self.options.failures_kept;
         let mut levels = vec![self.records.report(), copies];
+        let epochs = self.checkpoints.epochs();
         levels.extend(self.checkpoints.report(kept_max, origin.as_deref()));
         levels.extend([
             self.signatures.report(otherwise),
@@ -482,6 +484,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             last_at: self.last_at.map(rfc3339),
             events: self.events,
             state_digest: folded.then(|| hex(&self.state.digest())),
+            epochs,
             levels,
         }
     }

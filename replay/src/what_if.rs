@@ -519,6 +519,10 @@ fn subject(want: &Want) -> Option<Subject> {
         Want::CancelActivation { activation, .. } => Some(Subject::Thing(Activation, *activation)),
         Want::ExpireActivation(activation) => Some(Subject::Thing(Activation, *activation)),
         Want::CreateOperation(want) => Some(Subject::Thing(Operation, want.operation)),
+        // The first operation stands for those of the other devices.
+        Want::Broadcast(asks) => {
+            asks.first().map(|first| Subject::Thing(Operation, first.operation))
+        }
         Want::StartAuthentication(want) => Some(Subject::Thing(Operation, want.operation)),
         Want::FinishAuthentication(want) => Some(Subject::Thing(Operation, want.operation)),
         Want::CancelOperation { operation, .. } => Some(Subject::Thing(Operation, *operation)),

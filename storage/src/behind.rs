@@ -16,7 +16,7 @@ use engine::ids::Position;
 use engine::machine::{Change, Machine};
 use tokio::sync::watch;
 
-use crate::block::Block;
+use crate::block::{Block, GROUP_BYTES_MAX};
 use crate::database;
 use crate::fold::{Digest, StateDigest};
 use crate::folder::Folder;
@@ -31,6 +31,10 @@ use crate::trouble::{Trouble, guarded, panic_text};
 /// one. The more, the fewer are left: a log-in changes its registration and its
 /// operation three times. But all reads of sled wait while a batch is applied.
 const BATCH_CHANGES: usize = 8_192;
+
+/// Bytes of records that go into one batch of sled, but for the rest of the last
+/// group: between two batches it is looked whether there is space for another.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// How long groups are gathered for one batch at most. The longer, the fewer
 /// changes are left of many; after a kill the next start repeats what was
@@ -136,7 +140,7 @@ impl<M: Machine> Queue<M> {
         inner.changes += group.changes.len();
         inner.groups.push_back(group);
         // In between, the writer behind gathers and needs no waking.
-        if inner.groups.len() == 1 || inner.changes >= BATCH_CHANGES {
+        if inner.groups.len() == 1 || inner.is_batch() {
             self.more.notify_one();
         }
     }
@@ -208,6 +212,11 @@ impl<M: Machine> Queue<M> {
             inner.requests.push_back(request);
         }
         inner.call(&self.more);
+    }
+
+    /// Bytes of records that are durable and not yet in sled.
+    pub(crate) fn owed(&self) -> usize {
+        self.lock().lag_bytes
     }
 
     /// Records that are durable and not yet in sled.
@@ -297,17 +306,24 @@ impl<M: Machine> Inner<M> {
 
     /// Whether groups are to be written without gathering more of them.
     fn is_pressing(&self) -> bool {
-        self.gathered || self.hurry || self.changes >= BATCH_CHANGES || !self.requests.is_empty()
+        self.gathered || self.hurry || self.is_batch() || !self.requests.is_empty()
+    }
+
+    /// Whether there is as much as goes into one batch.
+    fn is_batch(&self) -> bool {
+        self.changes >= BATCH_CHANGES || self.lag_bytes >= BATCH_BYTES
     }
 
     /// The first groups: one batch.
     fn take_groups(&mut self) -> Vec<Group<M>> {
         let mut taken = Vec::new();
-        let mut changes = 0;
+        let (mut changes, mut bytes) = (0, 0);
         while changes < BATCH_CHANGES
+            && bytes < BATCH_BYTES
             && let Some(group) = self.groups.pop_front()
         {
             changes += group.changes.len();
+            bytes += group.recent.block.frames.len();
             taken.push(group);
         }
         self.changes -= changes;
@@ -335,6 +351,8 @@ pub(crate) struct Behind<M: Machine> {
     /// Whether to take one at once, because it adds up state.
     pub(crate) snapshot_now: bool,
     pub(crate) taking: Option<Taking>,
+    /// sled may hold back what was written to it since it was last emptied.
+    pub(crate) held_back: bool,
     /// Told of the digest of each snapshot.
     pub(crate) digests: watch::Sender<Option<(Position, StateDigest)>>,
     /// Called when everything is synced, to mark the folder as cleanly stopped.
@@ -358,12 +376,14 @@ impl<M: Machine> Behind<M> {
     fn work(mut self) -> Result<(), String> {
         loop {
             let calls = self.queue.calls();
-            let room = self.folder.takes_sled();
+            let next = self.queue.owed().min(BATCH_BYTES + GROUP_BYTES_MAX);
+            let room = self.folder.takes_sled(next);
             self.snapshot()?;
             let work = match room {
                 true => self.queue.take(self.taking.is_none()),
                 false => self.queue.wait_for_space(calls),
             };
+            self.empty_sled()?;
             match work {
                 Work::Groups(groups) => self.write(groups)?,
                 Work::Request(Request::Digest(reply)) => {
@@ -388,6 +408,17 @@ impl<M: Machine> Behind<M> {
         }
     }
 
+    /// Where space is short, lets sled hold nothing back: others may take what
+    /// is left before it writes on its own.
+    fn empty_sled(&mut self) -> Result<(), String> {
+        let short = !self.folder.takes_commands(0) && self.folder.takes_sled(0);
+        if self.held_back && short {
+            guarded(|| self.db.flush())?;
+            self.held_back = false;
+        }
+        Ok(())
+    }
+
     /// Brings durable groups to both trees.
     pub(crate) fn write(&mut self, groups: Vec<Group<M>>) -> Result<(), String> {
         let Some(last) = groups.last() else { return Ok(()) };
@@ -395,6 +426,7 @@ impl<M: Machine> Behind<M> {
         let blocks = || groups.iter().map(|group| &group.recent.block);
         let count: u64 = blocks().map(|block| u64::from(block.count)).sum();
         let len: usize = blocks().map(|block| block.frames.len()).sum();
+        self.held_back = true;
         guarded(|| self.log.append(blocks().flat_map(Block::links)))?;
         let mut latest = HashMap::new();
         for (key, entry) in groups.into_iter().flat_map(|group| group.changes) {
@@ -466,7 +498,7 @@ impl<M: Machine> Behind<M> {
     /// Advances the snapshot that is being taken, or begins one that is due.
     fn snapshot(&mut self) -> Result<(), String> {
         // A snapshot must not take the space that sled needs.
-        if !self.folder.takes_commands() {
+        if !self.folder.takes_commands(self.queue.owed()) {
             self.taking.take().into_iter().for_each(Taking::abandon);
             return Ok(());
         }
@@ -503,7 +535,10 @@ impl<M: Machine> Behind<M> {
 
     /// A last snapshot where it is cheap or due, then everything to the disk.
     fn finish(&mut self) -> Result<(), String> {
-        if self.taking.is_none() && self.due_at_a_stop() && self.folder.takes_commands() {
+        if self.taking.is_none()
+            && self.due_at_a_stop()
+            && self.folder.takes_commands(self.queue.owed())
+        {
             self.snapshot_at = self.meta.position;
             self.taking = Taking::begin(&self.folder, self.meta).ok();
         }

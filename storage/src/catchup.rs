@@ -243,7 +243,7 @@ fn apply(tree: &sled::Tree, batch: sled::Batch, failed: &mut Option<String>) -> 
 
 /// An error where sled could meet a full disk.
 pub(crate) fn enough_space(folder: &Folder) -> Result<(), OpenError> {
-    if folder.takes_sled() {
+    if folder.takes_sled(0) {
         return Ok(());
     }
     let (dir, free) = (folder.dir.clone(), folder.free());

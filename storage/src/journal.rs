@@ -26,6 +26,7 @@ use engine::machine::Entropy;
 
 pub use finding::{Damage, Finding};
 use format::{GROUP_HEADER_LEN, SegmentHeader};
+pub(crate) use recover::segments;
 use scan::{Part, Scan, read_headers};
 use segment::{Active, Reservation};
 use walk::{Place, Step, Walk, segment_name};

@@ -5,6 +5,7 @@
 
 mod group;
 mod pair;
+pub mod rotation;
 
 use std::fmt;
 use std::io;
@@ -55,6 +56,8 @@ pub enum SecretName {
     Subjects,
     /// Signs checkpoints.
     Checkpoints,
+    /// Signs evidence that service providers keep.
+    Evidence,
 }
 
 /// A subject and the key that seals what names it.
@@ -128,11 +131,12 @@ enum Part {
 
 impl Part {
     /// Those that are one secret.
-    const SECRETS: [Self; 5] = [
+    const SECRETS: [Self; 6] = [
         Self::Secret(SecretName::ApiKeys),
         Self::Secret(SecretName::ActivationCodes),
         Self::Secret(SecretName::Subjects),
         Self::Secret(SecretName::Checkpoints),
+        Self::Secret(SecretName::Evidence),
         Self::Wrapping,
     ];
 
@@ -142,6 +146,7 @@ impl Part {
             Self::Secret(SecretName::ActivationCodes) => "activation-codes.key",
             Self::Secret(SecretName::Subjects) => "subjects.key",
             Self::Secret(SecretName::Checkpoints) => "checkpoints.key",
+            Self::Secret(SecretName::Evidence) => "evidence.key",
             Self::Wrapping => "wrapping.key",
             Self::Subjects => "subjects.store",
             Self::Mirror => "subjects.mirror",
@@ -159,6 +164,9 @@ impl Part {
             }
             Self::Secret(SecretName::Checkpoints) => {
                 "without it no further checkpoint of this log can be signed"
+            }
+            Self::Secret(SecretName::Evidence) => {
+                "without it evidence is signed with another key than before"
             }
             Self::Wrapping => "without it no personal data in the log can be read",
             Self::Subjects | Self::Mirror => {
@@ -193,7 +201,7 @@ const SECRET_FILE_LEN: usize = 72;
 pub struct KeyStore {
     entropy: Arc<dyn Entropy>,
     dir: PathBuf,
-    secrets: [Secret32; 4],
+    secrets: [Secret32; 5],
     wrapping: LessSafeKey,
     tag_key: Secret32,
     subjects: Subjects,
@@ -219,10 +227,21 @@ impl KeyStore {
         disk.sync_dir(dir).map_err(at_dir)?;
         let mut secrets = Vec::new();
         for part in Part::SECRETS {
-            secrets.push(open_secret(disk.as_ref(), dir, part, entropy.as_ref(), expect)?);
+            let opened = open_secret(disk.as_ref(), dir, part, entropy.as_ref(), expect);
+            let opened = match opened {
+                // A rotation was cut short while it overwrote the old secret.
+                Err(KeyError::Damaged { path, loss })
+                    if part == Part::Secret(SecretName::Checkpoints) =>
+                {
+                    rotation::waiting(disk.as_ref(), dir)?
+                        .ok_or(KeyError::Damaged { path, loss })?
+                }
+                opened => opened?,
+            };
+            secrets.push(opened);
         }
-        let [api_keys, codes, references, checkpoints, wrapping] =
-            <[Secret32; 5]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
+        let [api_keys, codes, references, checkpoints, evidence, wrapping] =
+            <[Secret32; 6]>::try_from(secrets).map_err(|_| Part::Wrapping.missing(dir))?;
         let slot_key = slot_key(&references, &wrapping);
         let (subjects, repaired) = Subjects::open(disk.as_ref(), dir, slot_key, expect)?;
         let wrapping = UnboundKey::new(&AES_256_GCM_SIV, wrapping.expose())
@@ -231,7 +250,7 @@ impl KeyStore {
         Ok(Self {
             entropy,
             dir: dir.to_path_buf(),
-            secrets: [api_keys, codes, references, checkpoints],
+            secrets: [api_keys, codes, references, checkpoints, evidence],
             wrapping: LessSafeKey::new(wrapping),
             tag_key,
             repaired,
@@ -255,12 +274,13 @@ impl KeyStore {
     ///
     /// [`KeyError`].
     pub fn secret(&self, name: SecretName) -> Result<Secret32, KeyError> {
-        let [api_keys, codes, subjects, checkpoints] = &self.secrets;
+        let [api_keys, codes, subjects, checkpoints, evidence] = &self.secrets;
         Ok(match name {
             SecretName::ApiKeys => api_keys.clone(),
             SecretName::ActivationCodes => codes.clone(),
             SecretName::Subjects => subjects.clone(),
             SecretName::Checkpoints => checkpoints.clone(),
+            SecretName::Evidence => evidence.clone(),
         })
     }
 
@@ -454,10 +474,7 @@ fn open_secret(
             Expect::Existing => Err(part.missing(dir)),
             Expect::MayBeNew => {
                 let secret = Secret32::new(random(entropy));
-                let mut bytes = SECRET_MAGIC.to_vec();
-                bytes.extend_from_slice(secret.expose());
-                let hash = blake3::derive_key(SECRET_CONTEXT, &bytes);
-                bytes.extend_from_slice(&hash);
+                let mut bytes = encode_secret(&secret);
                 let made = disk::write_atomically(disk, &path, &bytes, Privacy::Private);
                 bytes.zeroize();
                 made.map_err(part.io(dir))?;
@@ -467,6 +484,16 @@ fn open_secret(
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(part.damaged(dir)),
         Err(error) => Err(part.io(dir)(error)),
     }
+}
+
+/// A file with one secret. To be overwritten by whoever is done with it.
+fn encode_secret(secret: &Secret32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SECRET_FILE_LEN);
+    bytes.extend_from_slice(SECRET_MAGIC);
+    bytes.extend_from_slice(secret.expose());
+    let hash = blake3::derive_key(SECRET_CONTEXT, &bytes);
+    bytes.extend_from_slice(&hash);
+    bytes
 }
 
 fn decode_secret(bytes: &[u8]) -> Option<Secret32> {

@@ -27,6 +27,7 @@ pub mod record;
 pub mod sequencer;
 mod snapshot;
 pub mod state;
+pub mod succession;
 #[cfg(test)]
 mod toy;
 mod trouble;

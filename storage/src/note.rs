@@ -233,6 +233,15 @@ impl VerifierKey {
         Ok(Self { name: name.to_owned(), key_id, key: Key::Cosignature(key) })
     }
 
+    /// The key of a log; none if this is the key of a witness.
+    #[must_use]
+    pub fn ecdsa_key(&self) -> Option<PublicKey> {
+        match &self.key {
+            Key::Ecdsa(key) => Some(*key),
+            Key::Cosignature(_) => None,
+        }
+    }
+
     /// Whether this is the key of a witness.
     #[must_use]
     pub fn is_witness(&self) -> bool {

@@ -487,6 +487,7 @@ impl<M: Machine> Running<M> {
             snapshot_at: latest.map_or(0, |(position, _)| position),
             snapshot_now: checked_late,
             taking: None,
+            held_back: true,
             digests: watch::channel(None).0,
             mark_clean: Box::new(move || Marker { clean: true, ..running }.write(&marked)),
         }

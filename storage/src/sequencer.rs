@@ -224,6 +224,21 @@ impl<M: Machine> Handle<M> {
         Ticker(self.inbox.downgrade())
     }
 
+    /// As [`Handle::execute`], for threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::execute`].
+    pub fn execute_blocking(
+        &self,
+        envelope: Envelope<M>,
+    ) -> Result<Executed, ExecuteError<M::Refusal>> {
+        let (reply, outcome) = oneshot::channel();
+        let sent = self.inbox.blocking_send(Message::Execute(envelope, reply));
+        sent.map_err(|_| ExecuteError::Stopped)?;
+        outcome.blocking_recv().map_err(|_| ExecuteError::Stopped)?
+    }
+
     /// As [`Handle::stop`], for threads.
     pub(crate) fn stop_blocking(&self) -> Result<(), Stopped> {
         let (reply, answer) = oneshot::channel();
@@ -556,7 +571,7 @@ impl<M: Machine, L: BlockLog> Writer<M, L> {
     fn watch_space(&mut self) {
         // The writer behind may wait for space too.
         self.parts.behind.look_again();
-        let low = !self.parts.folder.takes_commands();
+        let low = !self.parts.folder.takes_commands(self.parts.behind.owed());
         if low == self.low {
             return;
         }

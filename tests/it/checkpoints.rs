@@ -1,7 +1,7 @@
 //! What checkpoints show that nothing else does: a whole history made anew.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use replay::report::{Level, Outcome, Report};
@@ -71,6 +71,15 @@ impl Evidence {
             Options { key: Some(self.key.clone()), since: self.kept(), ..Options::default() };
         verify(folder, &options).unwrap()
     }
+}
+
+/// The checkpoints beside sealed segments.
+fn sealed(folder: &Path) -> Vec<PathBuf> {
+    let items = fs::read_dir(folder.join("log")).unwrap().map(|item| item.unwrap().path());
+    let mut found: Vec<_> =
+        items.filter(|it| it.extension().is_some_and(|it| it == "checkpoint")).collect();
+    found.sort();
+    found
 }
 
 fn size(note: &Note) -> u64 {
@@ -145,6 +154,12 @@ fn a_checkpoint_signed_by_another_key_or_of_another_log_proves_nothing() {
     stolen.signatures = vec![thief.sign(&stolen.text)];
     fs::write(log.join(CHECKPOINT_FILE), stolen.to_string()).unwrap();
     fs::write(log.join(KEY_FILE), format!("{}\n", thief.verifier())).unwrap();
+    // Those beside sealed segments give a thief away who leaves them.
+    let report = verify(evidence.path(), &Options::default()).unwrap();
+    assert_eq!(outcome(&report, Level::Checkpoints), Outcome::Fails, "{report}");
+    for sealed in sealed(evidence.path()) {
+        fs::remove_file(sealed).unwrap();
+    }
     // The folder agrees with itself: only who knows the true key sees it.
     assert!(verify(evidence.path(), &Options::default()).unwrap().holds);
     let report = evidence.verify(evidence.path());
@@ -176,20 +191,25 @@ fn every_flipped_bit_of_the_checkpoint_beside_the_log_is_found() {
     let evidence = Evidence::of_a_day();
     let copied = tempfile::tempdir().unwrap();
     copy(&evidence.path().join("log"), &copied.path().join("log"));
-    let path = copied.path().join("log").join(CHECKPOINT_FILE);
-    let whole = fs::read(&path).unwrap();
+    let latest = copied.path().join("log").join(CHECKPOINT_FILE);
+    let sealed = sealed(copied.path()).pop().unwrap();
     let options = Options {
         key: Some(evidence.key.clone()),
         through: Level::Checkpoints,
         ..Options::default()
     };
     assert!(verify(copied.path(), &options).unwrap().holds);
-    for byte in 0..whole.len() {
-        let mut damaged = whole.clone();
-        damaged[byte] ^= 1 << (byte % 8);
-        fs::write(&path, &damaged).unwrap();
-        let report = verify(copied.path(), &options).unwrap();
-        assert_eq!(outcome(&report, Level::Checkpoints), Outcome::Fails, "byte {byte}");
+    for path in [latest, sealed] {
+        let whole = fs::read(&path).unwrap();
+        for byte in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[byte] ^= 1 << (byte % 8);
+            fs::write(&path, &damaged).unwrap();
+            let report = verify(copied.path(), &options).unwrap();
+            let outcome = outcome(&report, Level::Checkpoints);
+            assert_eq!(outcome, Outcome::Fails, "{} byte {byte}", path.display());
+        }
+        fs::write(&path, &whole).unwrap();
     }
 }
 

@@ -17,7 +17,7 @@ use engine::ids::{Id, Micros};
 use engine::key::PublicKey;
 use engine::machine::{Clock, Entropy};
 use engine::proofs::{ActivationFacts, AuthenticationFacts, Signed};
-use engine::reasons::{CodeKind, UserRole};
+use engine::reasons::{CodeKind, OperationKind, UserRole};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role};
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
@@ -290,15 +290,9 @@ impl History {
     pub(crate) fn operation(&mut self, phone: &Phone) -> Id {
         let operation = self.id();
         self.done(Want::CreateOperation(CreateOperation {
-            by: by(BANK),
-            operation,
-            registration: phone.registration,
-            level: Level::OneFactor,
-            methods: Vec::new(),
-            lifetime_s: None,
             context_hash: [5; 32],
-            data_to_sign_hash: [0; 32],
             sealed: vec![4; 60],
+            ..CreateOperation::new(by(BANK), operation, phone.registration, Level::OneFactor)
         }));
         operation
     }
@@ -323,7 +317,8 @@ impl History {
             registration: phone.registration,
             operation,
             challenge,
-            decision: Decision::Approve,
+            kind: OperationKind::Authentication,
+            said: Decision::Approve.into(),
             level: Level::OneFactor,
             context_hash: [5; 32],
             data_to_sign_hash: [0; 32],
@@ -335,7 +330,7 @@ impl History {
             operation,
             challenge,
             method: Method::Device,
-            decision: Decision::Approve,
+            said: Decision::Approve.into(),
             declared,
             body_digest: self.bytes(),
             keys_at: registration.keys_at,

@@ -18,5 +18,6 @@ mod phone;
 mod replay;
 mod server;
 mod shape;
+mod succession;
 mod time;
 mod tour;

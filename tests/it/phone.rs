@@ -107,15 +107,13 @@ impl Server {
     /// An operation for `phone` that any method may answer.
     fn ask(&self, phone: &Phone) -> Id {
         let body = CreateOperation {
-            registration_id: phone.registration,
-            level: Level::OneFactor,
-            methods: Vec::new(),
             context: Some(Context {
+                title: String::new(),
                 kind: "text/plain".to_owned(),
                 octets: Octets(b"Pay 5 to Anna\x1b[2J".to_vec()),
             }),
             data_to_sign: Some(Octets(b"5 EUR".to_vec())),
-            lifetime_s: None,
+            ..CreateOperation::new(phone.registration, Level::OneFactor)
         };
         let asked: Operation =
             self.client.post("/v1/operations", &body, Some(&self.provider)).unwrap();

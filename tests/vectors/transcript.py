@@ -40,6 +40,14 @@ def content_hash(name, content):
     return salted_hash(name, bytes.fromhex(content["salt"]), bytes.fromhex(content["octets"]))
 
 
+def context_hash(context):
+    if context is None:
+        return bytes(32)
+    title, kind = (context[name].encode("utf-8") for name in ["title", "type"])
+    octets = field(title) + field(kind) + bytes.fromhex(context["octets"])
+    return salted_hash("context", bytes.fromhex(context["salt"]), octets)
+
+
 SLOTS = ["DEVICE", "DEVICE:PIN", "DEVICE:BIOMETRIC", "HARDWARE"]
 
 
@@ -53,7 +61,7 @@ def key_set_hash(key_set):
 
 def hashes_of(given):
     hashes = {
-        "context_hash": content_hash("context", given["context"]),
+        "context_hash": context_hash(given["context"]),
         "data_to_sign_hash": content_hash("data-to-sign", given["data_to_sign"]),
         "client_data_hash": content_hash("client-data", given["client_data"]),
         "risk_data_hash": content_hash("risk-data", given["risk_data"]),
@@ -175,6 +183,10 @@ def content(label, octets):
     return {"salt": known(label + " salt").hex(), "octets": octets.hex()}
 
 
+def shown(label, title, kind, octets):
+    return dict(content(label, octets), title=title, type=kind)
+
+
 PRIVATE = {
     name: int.from_bytes(known("private key " + name), "big") % (N - 1) + 1
     for name in ["device", "pin", "biometric", "hardware", "previous"]
@@ -225,7 +237,8 @@ def case(name, signer, **given):
 
 
 def cases():
-    payment = content("context", '{"text": "Pay 12,50 € to Zoë?"}\r\n'.encode("utf-8"))
+    payment = shown("context", "Zoë's bill", "application/json",
+                    '{"text": "Pay 12,50 € to Zoë?"}\r\n'.encode("utf-8"))
     document = content("data to sign", known("document"))
     client = content("client data", b"session=4711")
     risk = content("risk data", b'{ "is_emulator":false, "locale":"nb-NO" }')
@@ -233,8 +246,8 @@ def cases():
     three = keys(hardware="hardware", pin="pin", device="device")
     new = dict(purpose="activation", client_version="3.8.1")
     full = dict(new, key_set=three, attestation=evidence, client_data=client, risk_data=risk)
-    shown = dict(context=payment, data_to_sign=document, client_data=client, risk_data=risk)
-    pin = dict(shown, method="DEVICE:PIN", level="TWO_FACTOR", client_version="4.0.2.118")
+    asked = dict(context=payment, data_to_sign=document, client_data=client, risk_data=risk)
+    pin = dict(asked, method="DEVICE:PIN", level="TWO_FACTOR", client_version="4.0.2.118")
     return [
         case("activation-device-only", "device", key_set=keys(device="device"),
              hw_key_client_status="NOT_SUPPORTED", **new),
@@ -251,9 +264,13 @@ def cases():
         case("authentication-pin-possession", "device", role="POSSESSION", **pin),
         case("authentication-pin-hardware", "hardware", role="HARDWARE", **pin),
         case("authentication-reject", "device", decision="reject", context=payment),
-        case("authentication-empty-context", "device", context=content("empty", b"")),
+        case("authentication-empty-context", "device", context=shown("empty", "", "text/plain", b"")),
         case("authentication-channel-binding", "device", hw_key_client_status="KEY_LOST",
              channel_binding=known("channel binding").hex()),
+        case("transaction-pin-number", "pin", **dict(pin, purpose="transaction",
+                                                     decision="approve:42")),
+        case("authentication-reject-reason", "device", decision="reject:NOT_ME",
+             context=payment),
     ]
 
 

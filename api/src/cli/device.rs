@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use engine::ids::Id;
+use engine::reasons::RejectReason;
 use engine::terms::{Decision, Method};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -16,7 +17,7 @@ use super::{Exit, report};
 use crate::device::{
     ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
     HardwareFault, Misbehaviour, Offer, Phone, Redemption, Repetition, SoftwareFault, StateError,
-    authenticate_start, load, save_new, save_over,
+    authenticate_start, load, pending as pending_operations, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
 use crate::wire::QrPayload;
@@ -51,6 +52,8 @@ enum Action {
     /// Answer an operation that waits for this phone
     #[command(after_help = WARNING)]
     Authenticate(Box<Authenticate>),
+    /// List the operations that wait for this phone
+    Pending(Waiting),
     /// Show what this phone is registered as; never a secret
     Show(Show),
 }
@@ -173,6 +176,12 @@ struct Authenticate {
     /// Reject without asking
     #[arg(long)]
     reject: bool,
+    /// Why the user rejects: NOT_ME, DETAILS_WRONG, CHANGED_MIND or OTHER
+    #[arg(long, value_name = "REASON", value_parser = reject_reason, requires = "reject", conflicts_with = "yes")]
+    reason: Option<RejectReason>,
+    /// The number that the user confirms with an approval, where one is wanted
+    #[arg(long, value_name = "NUMBER", conflicts_with = "reject")]
+    number: Option<u32>,
     /// Authorities to trust for https, in PEM form
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -221,6 +230,20 @@ struct Authenticate {
     common: Common,
 }
 
+/// Lists what waits.
+#[derive(Debug, Args)]
+struct Waiting {
+    /// Seconds to wait for an operation if there is none yet, at most 30
+    #[arg(long, value_name = "SECONDS", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=30))]
+    wait: u32,
+    /// Authorities to trust for https, in PEM form
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// Shows the phone.
 #[derive(Debug, Args)]
 struct Show {
@@ -241,6 +264,8 @@ enum Failure {
     PinFile(PathBuf),
     #[error("nobody can be asked here: say --yes or --reject")]
     NobodyToAsk,
+    #[error("the operation wants a number confirmed: say --number")]
+    NoNumber,
     #[error("the operation was left as it is")]
     LeftAlone,
     #[error("whether the server took the new keys is not known; they are kept in {}", .0.display())]
@@ -267,7 +292,8 @@ impl Failure {
             | Self::State(StateError::Exists(_))
             | Self::NotAPayload
             | Self::PinFile(_)
-            | Self::NobodyToAsk => Exit::Usage,
+            | Self::NobodyToAsk
+            | Self::NoNumber => Exit::Usage,
             Self::Device(_) | Self::State(_) | Self::LeftAlone | Self::Unknown(..) => Exit::Failed,
         }
     }
@@ -281,6 +307,7 @@ impl Failure {
             | Self::NotAPayload
             | Self::PinFile(_)
             | Self::NobodyToAsk
+            | Self::NoNumber
             | Self::LeftAlone
             | Self::Unknown(..) => None,
         }
@@ -292,6 +319,7 @@ pub fn run(arguments: &Arguments) -> Exit {
     let (json, ended) = match &arguments.action {
         Action::Activate(arguments) => (arguments.common.json, activate(arguments)),
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
+        Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
     };
     ended.unwrap_or_else(|failure| {
@@ -437,9 +465,15 @@ fn authenticate(arguments: &Authenticate) -> Result<Exit, Failure> {
     if !arguments.yes && !arguments.reject {
         options.decision = ask()?;
     }
+    let wanted = answering.started().confirmation.is_some();
+    if options.decision == Decision::Reject {
+        options.number = None;
+    } else if wanted && options.number.is_none() {
+        options.number = Some(if can_ask { ask_number()? } else { return Err(Failure::NoNumber) });
+    }
     let outcome = answering.finish(&client, &phone, &options, &SystemEntropy)?;
     if common.json {
-        println!("{}", words::outcome_json(answering.started(), options.decision, &outcome));
+        println!("{}", words::outcome_json(answering.started(), options.said(), &outcome));
     } else {
         print!("{}", words::outcome_words(&outcome));
     }
@@ -453,6 +487,8 @@ fn authentication_options(arguments: &Authenticate) -> Result<AuthenticationOpti
         method: arguments.method,
         pin: pin(&arguments.pin)?,
         decision: if arguments.reject { Decision::Reject } else { Decision::Approve },
+        reject_reason: arguments.reason,
+        number: arguments.number,
         client_version: arguments.client_version.clone().or(old),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
@@ -490,6 +526,21 @@ impl HardwareSignature {
     }
 }
 
+fn list_pending(arguments: &Waiting) -> Result<Exit, Failure> {
+    let phone = load(&arguments.common.state)?;
+    let client = Client::new(phone.server(), arguments.ca.as_deref())?;
+    let operations = pending_operations(&client, &phone, arguments.wait)?;
+    if arguments.common.json {
+        println!("{}", json!({ "operations": operations }));
+        return Ok(Exit::Ok);
+    }
+    for operation in &operations {
+        let (id, kind, level) = (operation.operation_id, operation.kind, operation.level);
+        println!("{id} {kind} {level}");
+    }
+    Ok(Exit::Ok)
+}
+
 fn show(arguments: &Show) -> Result<Exit, Failure> {
     let phone = load(&arguments.common.state)?;
     if arguments.common.json {
@@ -519,6 +570,22 @@ fn pin(given: &Pin) -> Result<Option<Zeroizing<String>>, Failure> {
     };
     read.map_err(|_| Failure::PinFile(path.clone()))?;
     Ok(Some(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+}
+
+fn reject_reason(text: &str) -> Result<RejectReason, String> {
+    RejectReason::parse(text).ok_or_else(|| {
+        let words: Vec<_> = RejectReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        format!("one of {}", words.join(", "))
+    })
+}
+
+/// The number that the user sees elsewhere, asked on the terminal.
+fn ask_number() -> Result<u32, Failure> {
+    eprint!("the number on the other screen, or nothing to leave it ");
+    let _ = io::stderr().flush();
+    let mut line = String::new();
+    let read = io::stdin().lock().take(PIN_FILE_MAX).read_line(&mut line);
+    read.ok().and_then(|_| line.trim().parse().ok()).ok_or(Failure::LeftAlone)
 }
 
 /// What the user decides, asked on the terminal.
@@ -554,7 +621,7 @@ mod tests {
     fn authenticating(words: &str) -> Authenticate {
         match parse(&format!("device authenticate {words}")).unwrap() {
             Action::Authenticate(arguments) => *arguments,
-            Action::Activate(_) | Action::Show(_) => panic!("another action"),
+            Action::Activate(_) | Action::Pending(_) | Action::Show(_) => panic!("another action"),
         }
     }
 
@@ -619,6 +686,9 @@ mod tests {
             "--hardware-unavailable --hardware-refuses",
             "--old-client --client-version 3.7",
             "--method PIN",
+            "--yes --reason NOT_ME",
+            "--reject --reason BORED",
+            "--reject --number 42",
         ] {
             assert!(parse(&format!("device authenticate {both}")).is_err(), "{both}");
         }

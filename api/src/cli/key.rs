@@ -1,13 +1,19 @@
-//! `keytrail key show`: the public half of the key that signs a log's checkpoints.
+//! `keytrail key`: the key that signs a log's checkpoints. `show` prints its public
+//! half; `rotate` replaces it, on a stopped server's folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use storage::disk::{Disk as _, RealDisk};
+use storage::disk::{Disk, RealDisk};
 use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
 use storage::note::{Note, VerifierKey};
 
-use super::{Exit, report};
+use super::{Exit, report, serve};
+use crate::maintenance::{Rotated, rotate_key};
+use crate::ports::{SystemClock, SystemEntropy};
+use crate::service::Ports;
+use crate::settings::{Flags, load};
 
 /// Longest file that is read, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
@@ -27,11 +33,51 @@ enum Action {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Replace the key; the server must be stopped
+    Rotate {
+        /// Configuration file; keytrail.toml in this folder is read if it is there
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Flags,
+    },
 }
 
 /// Shows; exit code 1 if the checkpoint beside it has another key's signature.
 pub fn run(arguments: &Arguments) -> Exit {
-    let Action::Show { dir } = &arguments.action;
+    match &arguments.action {
+        Action::Show { dir } => show(dir),
+        Action::Rotate { config, flags } => rotate(config.as_deref(), flags),
+    }
+}
+
+fn rotate(config: Option<&Path>, flags: &Flags) -> Exit {
+    super::verify::quiet_sled();
+    let loaded = match load(config, flags) {
+        Ok(loaded) => loaded,
+        Err(complaints) => {
+            serve::complain(&complaints);
+            return Exit::Usage;
+        }
+    };
+    let ports = Ports { clock: Arc::new(SystemClock::start()), entropy: Arc::new(SystemEntropy) };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    match rotate_key(&loaded.settings, &ports, &disk, None) {
+        Ok(Rotated { old, new, position }) => {
+            println!("record   {position}");
+            println!("until    {old}");
+            println!("from     {new}");
+            println!("Give the new key to every auditor and witness before the server starts.");
+            Exit::Ok
+        }
+        Err(error) => {
+            report(&error);
+            Exit::Failed
+        }
+    }
+}
+
+fn show(dir: &Path) -> Exit {
     let log = dir.join("log");
     let read = |name: &str| -> Result<String, Box<dyn std::error::Error>> {
         let path = log.join(name);

@@ -1,15 +1,18 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
 mod access;
+pub mod attestation;
 pub mod config;
 pub mod demo;
 pub mod device;
+pub mod erase;
 pub mod export;
 pub mod inspect;
 pub mod key;
 pub mod openapi;
 pub mod rebuild;
 pub mod receipt;
+pub mod recover;
 pub mod replay;
 pub mod serve;
 pub mod verify;
@@ -49,10 +52,16 @@ enum Command {
     Export(Box<export::Arguments>),
     /// Check a receipt of an event with the log's public key, offline
     Receipt(receipt::Arguments),
-    /// Print the public half of the key that signs a log's checkpoints
+    /// Show or replace the key that signs a log's checkpoints
     Key(key::Arguments),
+    /// Go on with a log that lost records, under a new origin line
+    Recover(Box<recover::Arguments>),
+    /// Erase users, through a running server
+    Erase(erase::Arguments),
     /// Cosign the checkpoints of logs that only grow, for whoever does not trust them
     Witness(witness::Arguments),
+    /// Judge a phone maker's evidence for a hardware key
+    Attestation(attestation::Arguments),
     /// Make everything that is derived from the log again
     Rebuild(rebuild::Arguments),
     /// Print the OpenAPI 3.1 document of this server
@@ -94,7 +103,10 @@ pub fn run(cli: Cli) -> Exit {
         Command::Export(arguments) => export::run(&arguments),
         Command::Receipt(arguments) => receipt::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
+        Command::Recover(arguments) => recover::run(&arguments),
+        Command::Erase(arguments) => erase::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),
+        Command::Attestation(arguments) => attestation::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
         Command::Openapi => openapi::run(),
     }

@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Exit {
     }
 }
 
-fn complain(complaints: &[settings::Complaint]) {
+pub(super) fn complain(complaints: &[settings::Complaint]) {
     for complaint in complaints {
         eprintln!("keytrail: {complaint}");
     }

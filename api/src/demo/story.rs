@@ -2,7 +2,7 @@
 
 use engine::ids::Id;
 use engine::machine::Entropy;
-use engine::reasons::{OperationState, UserRole};
+use engine::reasons::{OperationKind, OperationState, UserRole};
 use engine::terms::{Level, Method};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -275,14 +275,15 @@ impl<'a> Cast<'a> {
     }
 
     fn ask(&self, registration_id: Id, level: Level) -> Result<Id, DemoError> {
-        let context = Context { kind: "text/plain".to_owned(), octets: Octets(QUESTION.to_vec()) };
+        let context = Context {
+            kind: "text/plain".to_owned(),
+            title: "Payment".to_owned(),
+            octets: Octets(QUESTION.to_vec()),
+        };
         let body = CreateOperation {
-            registration_id,
-            level,
-            methods: Vec::new(),
+            kind: OperationKind::Transaction,
             context: Some(context),
-            data_to_sign: None,
-            lifetime_s: None,
+            ..CreateOperation::new(registration_id, level)
         };
         let operation: Operation =
             self.client.post("/v1/operations", &body, Some(&self.provider))?;

@@ -5,8 +5,9 @@ use std::fmt;
 use engine::ids::Id;
 use engine::machine::Entropy;
 use engine::proofs::{AuthenticationFacts, Signed};
+use engine::reasons::RejectReason;
 use engine::terms::{Decision, HwKeyClientStatus, Method, Role};
-use engine::transcript::Content;
+use engine::transcript::{Content, NO_CONTENT, Said, shown_octets};
 use engine::version::ClientVersion;
 use zeroize::Zeroizing;
 
@@ -16,8 +17,8 @@ use super::misbehaviour::{Misbehaviour, Repetition};
 use super::phone::{HardwareKey, Phone, message};
 use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
-    FinishAuthentication, FinishedAuthentication, Signatures, StartAuthentication,
-    StartedAuthentication,
+    FinishAuthentication, FinishedAuthentication, ListPending, Pending, PendingOperation, Shown,
+    Signatures, StartAuthentication, StartedAuthentication,
 };
 use crate::wire::{Octets, Octets32};
 
@@ -33,6 +34,10 @@ pub struct AuthenticationOptions {
     pub pin: Option<Zeroizing<String>>,
     /// What the user decides.
     pub decision: Decision,
+    /// With no: why.
+    pub reject_reason: Option<RejectReason>,
+    /// With yes: the number that the user confirms.
+    pub number: Option<u32>,
     /// Declares another client version than the phone's.
     pub client_version: Option<String>,
     /// Data for the service provider.
@@ -51,6 +56,8 @@ impl Default for AuthenticationOptions {
             method: None,
             pin: None,
             decision: Decision::Approve,
+            reject_reason: None,
+            number: None,
             client_version: None,
             client_data: None,
             risk_data: None,
@@ -116,6 +123,26 @@ pub fn authenticate_start(
     Ok(Answering { started })
 }
 
+/// What waits for this phone, oldest first; waits as many seconds for it if there
+/// is nothing yet, at most 30.
+///
+/// # Errors
+///
+/// [`DeviceError::Client`].
+pub fn pending(
+    client: &Client,
+    phone: &Phone,
+    wait_s: u32,
+) -> Result<Vec<PendingOperation>, DeviceError> {
+    let body = ListPending {
+        registration_id: phone.registration_id,
+        device_token: token(phone, &Misbehaviour::default()),
+        wait_s: Some(wait_s),
+    };
+    let pending: Pending = client.post("/device/v1/operations/pending", &body, None)?;
+    Ok(pending.operations)
+}
+
 /// Asks for the challenge and answers it.
 ///
 /// # Errors
@@ -156,13 +183,15 @@ impl Answering {
         let claim = claim(phone, &options.misbehaviour)?;
         let version = version(phone, options)?.to_string();
         let declared = declared(&version, Some(claim), client_data.as_ref(), risk_data.as_ref());
-        let signed = Signed::at_authentication(&self.facts(phone, options.decision), &declared)?;
+        let signed = Signed::at_authentication(&self.facts(phone, options.said()), &declared)?;
         Ok(FinishAuthentication {
             registration_id: phone.registration_id,
             device_token: token(phone, &options.misbehaviour),
             challenge: self.started.challenge,
             method,
             decision: options.decision,
+            reject_reason: options.reject_reason,
+            number: options.number,
             client_version: version,
             hw_key_client_status: Some(claim),
             signatures: signatures(phone, method, options, &signed)?,
@@ -189,7 +218,12 @@ impl Answering {
             Some(Repetition::Same) => Some(body.clone()),
             Some(Repetition::Changed) => {
                 let decision = other(options.decision);
-                let changed = AuthenticationOptions { decision, ..options.clone() };
+                let changed = AuthenticationOptions {
+                    decision,
+                    reject_reason: None,
+                    number: None,
+                    ..options.clone()
+                };
                 Some(self.answer(phone, &changed, entropy)?)
             }
         };
@@ -202,15 +236,16 @@ impl Answering {
         })
     }
 
-    fn facts(&self, phone: &Phone, decision: Decision) -> AuthenticationFacts {
+    fn facts(&self, phone: &Phone, said: Said) -> AuthenticationFacts {
         AuthenticationFacts {
             application: phone.application_id,
             registration: phone.registration_id,
             operation: self.started.operation_id,
             challenge: self.started.challenge.0,
-            decision,
+            kind: self.started.kind,
+            said,
             level: self.started.level,
-            context_hash: hash(Content::Context, self.started.context.as_ref()),
+            context_hash: self.started.context.as_ref().map_or(NO_CONTENT, shown_hash),
             data_to_sign_hash: hash(Content::DataToSign, self.started.data_to_sign.as_ref()),
         }
     }
@@ -326,6 +361,20 @@ fn version(phone: &Phone, options: &AuthenticationOptions) -> Result<ClientVersi
     }
 }
 
+impl AuthenticationOptions {
+    /// What the user says, as it is signed.
+    #[must_use]
+    pub fn said(&self) -> Said {
+        Said { decision: self.decision, reason: self.reject_reason, number: self.number }
+    }
+}
+
+/// The hash of what the user was shown, title and media type with it.
+fn shown_hash(shown: &Shown) -> [u8; 32] {
+    let framed = shown_octets(&shown.title, &shown.kind, &shown.octets.0);
+    Content::Context.hash(&shown.salt.0, &framed)
+}
+
 fn other(decision: Decision) -> Decision {
     match decision {
         Decision::Approve => Decision::Reject,
@@ -338,6 +387,7 @@ mod tests {
     use engine::events::DeclaredV1;
     use engine::ids::Micros;
     use engine::key::PublicKey;
+    use engine::reasons::OperationKind;
     use engine::signature::Verdict;
     use engine::terms::Level;
 
@@ -357,10 +407,16 @@ mod tests {
                 operation_id: OPERATION,
                 application_id: Id([1; 16]),
                 challenge: Octets32([9; 32]),
+                kind: OperationKind::Transaction,
                 level: Level::TwoFactor,
                 methods: methods.to_vec(),
-                context: Some(salted(4)),
-                context_type: Some("text/plain".to_owned()),
+                context: Some(Shown {
+                    title: "Pay".to_owned(),
+                    kind: "text/plain".to_owned(),
+                    salt: Octets32([4; 32]),
+                    octets: Octets(vec![4; 3]),
+                }),
+                confirmation: None,
                 data_to_sign: Some(salted(5)),
                 expires_at: Moment(Micros(0)),
                 remaining_attempts: 3,
@@ -394,9 +450,11 @@ mod tests {
             registration: body.registration_id,
             operation: OPERATION,
             challenge: body.challenge.0,
-            decision: body.decision,
+            kind: OperationKind::Transaction,
+            said: Said { decision: body.decision, reason: body.reject_reason, number: body.number },
             level: Level::TwoFactor,
-            context_hash: Content::Context.hash(&[4; 32], &[4; 3]),
+            context_hash: Content::Context
+                .hash(&[4; 32], b"\0\0\0\x03Pay\0\0\0\x0atext/plain\x04\x04\x04"),
             data_to_sign_hash: Content::DataToSign.hash(&[5; 32], &[5; 3]),
         };
         let declared = DeclaredV1 {
@@ -454,10 +512,17 @@ mod tests {
     #[test]
     fn what_the_user_was_shown_is_part_of_what_is_signed() {
         let phone = phone("http://127.0.0.1:1");
-        let mut answering = answering(Method::ALL);
-        answering.started.context.as_mut().unwrap().octets.0[0] ^= 1;
-        let body = answering.answer(&phone, &pin(), &Counting::default()).unwrap();
-        assert_eq!(verdicts(&phone, &body), [INVALID, INVALID, INVALID]);
+        let changes: [fn(&mut Shown); 3] = [
+            |shown| shown.octets.0[0] ^= 1,
+            |shown| shown.kind = "text/html".to_owned(),
+            |shown| shown.title = "Receive".to_owned(),
+        ];
+        for change in changes {
+            let mut answering = answering(Method::ALL);
+            change(answering.started.context.as_mut().unwrap());
+            let body = answering.answer(&phone, &pin(), &Counting::default()).unwrap();
+            assert_eq!(verdicts(&phone, &body), [INVALID, INVALID, INVALID]);
+        }
     }
 
     #[test]

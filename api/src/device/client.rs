@@ -191,6 +191,19 @@ impl Client {
         self.call(Method::GET, path, None, credential)
     }
 
+    /// Deletes what is at `path`; else as [`Client::post`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn delete<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        credential: Option<&str>,
+    ) -> Result<A, ClientError> {
+        self.call(Method::DELETE, path, None, credential)
+    }
+
     fn call<A: DeserializeOwned>(
         &self,
         method: Method,

@@ -300,7 +300,7 @@ fn receipt_of(call: &Call, position: u64) -> Result<HttpResponse, ApiError> {
         .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
     let mut receipt = Receipt { record: Some(record), index: position, proof, note };
     // Damage of the tree's files must not leave the house as evidence.
-    let checked = receipt.check(call.evidence.verifier(), None);
+    let checked = receipt.check(call.evidence.verifier_for(size), None);
     checked.map_err(|error| ApiError::new(Code::Internal).cause(error))?;
     let mut text = receipt.text();
     if text.len() > RECEIPT_WITH_RECORD_MAX {

@@ -11,11 +11,13 @@ use engine::ids::Id;
 use engine::key::KeyBytes;
 use engine::machine::random;
 use engine::proofs::{AuthenticationFacts, Signed};
-use engine::reasons::{AuthenticationFailure, OperationState, RegistrationState};
+use engine::reasons::{
+    AuthenticationFailure, CancelReason, OperationKind, OperationState, RegistrationState,
+};
 use engine::sealed;
 use engine::sealed::SealedRequestV1;
 use engine::terms::{Level, Method, Role};
-use engine::transcript::{NO_CONTENT, device_token_hash};
+use engine::transcript::{NO_CONTENT, Said, device_token_hash};
 use subtle::ConstantTimeEq;
 
 use super::judging::{
@@ -29,8 +31,8 @@ use crate::key_use::OpenedFor;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refused;
 use crate::wire::device::{
-    FinishAuthentication, FinishedAuthentication, Salted, StartAuthentication,
-    StartedAuthentication,
+    ConfirmationWanted, FinishAuthentication, FinishedAuthentication, PostContext, Salted, Shown,
+    StartAuthentication, StartedAuthentication,
 };
 use crate::wire::{Moment, Octets, Octets32};
 
@@ -63,7 +65,8 @@ pub async fn start(call: Call, body: Body<StartAuthentication>) -> Result<HttpRe
         client_version: body.client_version.clone(),
     });
     let command = call.command(want);
-    let outcome = call.execute(command, None).await.map_err(|failed| not_done(&call, failed))?;
+    let outcome =
+        call.execute(command, None).await.map_err(|failed| not_done(&call, id, failed))?;
     if let Some(Event::OperationExpired(_)) = outcome.first_event()? {
         return Err(ended(OperationState::Expired));
     }
@@ -101,7 +104,7 @@ pub async fn finish(
     let answer = Answer { id: *id, digest, body: &body, sent: &sent };
     for _ in 0..JUDGEMENTS {
         if let Some(judged) = answer.judge(&call).await? {
-            return Ok(HttpResponse::Ok().json(view(&judged)));
+            return Ok(HttpResponse::Ok().json(view(&call, &judged)?));
         }
     }
     Err(Code::KeysChanged.into())
@@ -129,7 +132,7 @@ impl Answer<'_> {
             operation: self.id,
             challenge: body.challenge.0,
             method: body.method,
-            decision: body.decision,
+            said: said(body),
             declared: self.sent.declared.clone(),
             body_digest: self.digest,
             keys_at: registration.keys_at,
@@ -147,7 +150,7 @@ impl Answer<'_> {
             }
             Err(Failed::Refused(Refusal::Stale)) => return Ok(None),
             Err(Failed::Refused(Refusal::JudgedBefore)) => Some(self.judged_before(call)?),
-            Err(failed) => return Err(not_done(call, failed)),
+            Err(failed) => return Err(not_done(call, self.id, failed)),
         };
         match event {
             Some(Event::AuthenticationJudged(judged)) => Ok(Some(*judged)),
@@ -187,7 +190,8 @@ impl Answer<'_> {
             registration: body.registration_id,
             operation: self.id,
             challenge: body.challenge.0,
-            decision: body.decision,
+            kind: operation.map_or(OperationKind::Authentication, |known| known.kind),
+            said: said(body),
             level: operation.map_or(Level::OneFactor, |known| known.level),
             context_hash: operation.map_or(NO_CONTENT, |known| known.context_hash),
             data_to_sign_hash: operation.map_or(NO_CONTENT, |known| known.data_to_sign_hash),
@@ -214,8 +218,17 @@ impl Answer<'_> {
     }
 }
 
+/// What the user said, as it was signed.
+fn said(body: &FinishAuthentication) -> Said {
+    Said { decision: body.decision, reason: body.reject_reason, number: body.number }
+}
+
 /// The registration, for whoever has its device token.
-fn recognised(call: &Call, id: Id, token: &[u8; 32]) -> Result<Arc<Registration>, ApiError> {
+pub(super) fn recognised(
+    call: &Call,
+    id: Id,
+    token: &[u8; 32],
+) -> Result<Arc<Registration>, ApiError> {
     let registration = call.look().registration(id);
     // An unknown one costs the same comparison, with a hash that no token has.
     let stored = registration.as_ref().map_or([0; 32], |known| known.device_token_hash);
@@ -237,12 +250,12 @@ fn own_operation(call: &Call, id: Id, registration: Id) -> Result<Arc<Operation>
 }
 
 /// A failure as a device with the right token sees it.
-fn not_done(call: &Call, failed: Failed) -> ApiError {
+fn not_done(call: &Call, id: Id, failed: Failed) -> ApiError {
     match failed {
         Failed::Refused(Refusal::Unknown) => Code::OperationNotFound.into(),
         Failed::Refused(Refusal::OperationState(state)) => {
             call.refusals.count(Refused::NotLive);
-            ended(state)
+            over(call, id, state)
         }
         Failed::Refused(Refusal::ChallengeNotLive) => {
             call.refusals.count(Refused::NotLive);
@@ -262,6 +275,16 @@ fn not_done(call: &Call, failed: Failed) -> ApiError {
         Failed::Refused(refusal) => refused(&refusal),
         Failed::Error(error) => error,
     }
+}
+
+/// As [`ended`], and why, where the user has answered on another device.
+fn over(call: &Call, id: Id, state: OperationState) -> ApiError {
+    let reason = call.look().operation(id).and_then(|operation| operation.cancel_reason);
+    if reason == Some(CancelReason::AnsweredElsewhere) {
+        let words = format!("it is {state}: another device of the user has answered");
+        return ApiError::new(Code::OperationState).detail(words);
+    }
+    ended(state)
 }
 
 fn ended(state: OperationState) -> ApiError {
@@ -284,18 +307,22 @@ fn started(call: &Call, id: Id) -> Result<HttpResponse, ApiError> {
         // The user was erased: what would be signed can no longer be shown.
         return Err(Code::OperationNotFound.into());
     }
-    let (context, kind, data_to_sign) = match request {
-        Some(request) => (request.context, request.context_type, request.data_to_sign),
-        None => (None, String::new(), None),
+    let (context, data_to_sign) = match request {
+        Some(request) => (request.context, request.data_to_sign),
+        None => (None, None),
     };
     Ok(HttpResponse::Ok().json(StartedAuthentication {
         operation_id: id,
         application_id: operation.application,
         challenge: Octets32(challenge),
+        kind: operation.kind,
         level: operation.level,
         methods: operation.methods.clone(),
-        context_type: context.is_some().then_some(kind),
-        context: context.map(salted),
+        context: context.map(shown),
+        confirmation: operation.matching.as_ref().map(|matching| ConfirmationWanted {
+            how: matching.how,
+            choices: matching.choices.clone(),
+        }),
         data_to_sign: data_to_sign.map(salted),
         expires_at: Moment(operation.expires_at),
         remaining_attempts: remaining_attempts(&application, &registration),
@@ -306,15 +333,39 @@ fn salted(content: sealed::Salted) -> Salted {
     Salted { salt: Octets32(content.salt), octets: Octets(content.octets) }
 }
 
+fn shown(shown: sealed::Shown) -> Shown {
+    let sealed::Shown { title, media_type, content } = shown;
+    Shown { title, kind: media_type, salt: Octets32(content.salt), octets: Octets(content.octets) }
+}
+
+/// What the user is shown after approval, if there is anything.
+fn post_context(
+    call: &Call,
+    judged: &AuthenticationJudgedV1,
+) -> Result<Option<PostContext>, ApiError> {
+    let operation = call.look().operation(judged.operation);
+    let approved = judged.operation_state == OperationState::Completed;
+    let Some(operation) = operation.filter(|operation| approved && operation.post_context) else {
+        return Ok(None);
+    };
+    let request: Option<SealedRequestV1> = call.sealed(operation.created_in, OpenedFor::Device)?;
+    Ok(request.and_then(|request| request.post_context).map(|shown| PostContext {
+        title: shown.title,
+        kind: shown.media_type,
+        octets: Octets(shown.content.octets),
+    }))
+}
+
 /// How an answer was judged, without what a thief of the phone could learn from.
-fn view(judged: &AuthenticationJudgedV1) -> FinishedAuthentication {
+fn view(call: &Call, judged: &AuthenticationJudgedV1) -> Result<FinishedAuthentication, ApiError> {
     let remaining = judged.failures_allowed.saturating_sub(judged.failures);
-    FinishedAuthentication {
+    Ok(FinishedAuthentication {
         accepted: judged.failure.is_none(),
         state: judged.operation_state,
         remaining_attempts: remaining,
         last_attempt: remaining == 1,
         locked: judged.counted && remaining == 0,
         must_reactivate: judged.failure == Some(AuthenticationFailure::HwKeyRequired),
-    }
+        post_context: post_context(call, judged)?,
+    })
 }

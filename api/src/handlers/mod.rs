@@ -1,17 +1,21 @@
 //! The endpoints. A handler reads, asks the rules, and words the answer.
 //!
 //! - [`admin`]: applications, their configuration, API keys.
-//! - [`activations`], [`registrations`], [`operations`], [`users`]: for service providers.
+//! - [`activations`], [`registrations`], [`operations`], [`broadcasts`], [`evidence`], [`users`]:
+//!   for service providers.
 //! - [`audit`]: for auditors.
-//! - [`device_activation`], [`device_authentication`]: for devices.
+//! - [`device_activation`], [`device_authentication`], [`pending`]: for devices.
 
 pub mod activations;
 pub mod admin;
 pub mod audit;
+pub mod broadcasts;
 pub mod device_activation;
 pub mod device_authentication;
+pub mod evidence;
 mod judging;
 pub mod operations;
+pub mod pending;
 pub mod registrations;
 pub mod users;
 
@@ -69,9 +73,14 @@ fn provider(config: &mut ServiceConfig) {
         .service(web::resource("/v1/registrations/{id}/unlock").post(registrations::unlock))
         .service(web::resource("/v1/registrations/{id}/deactivate").post(registrations::deactivate))
         .service(web::resource("/v1/users/{user_ref}").delete(users::erase))
+        .service(web::resource("/v1/broadcasts").post(broadcasts::create))
+        .service(web::resource("/v1/broadcasts/{id}").get(broadcasts::broadcast))
+        .service(web::resource("/v1/broadcasts/{id}/cancel").post(broadcasts::cancel))
         .service(web::resource("/v1/operations").post(operations::create))
         .service(web::resource("/v1/operations/{id}").get(operations::operation))
         .service(web::resource("/v1/operations/{id}/cancel").post(operations::cancel))
+        .service(web::resource("/v1/operations/{id}/evidence").get(evidence::evidence))
+        .service(web::resource("/.well-known/jwks.json").get(evidence::jwks))
         .service(web::resource("/v1/operations/{id}/receipt").get(audit::operation_receipt));
 }
 
@@ -81,6 +90,7 @@ fn device(config: &mut ServiceConfig) {
         .service(
             web::resource("/device/v1/activations/{id}/finish").post(device_activation::finish),
         )
+        .service(web::resource("/device/v1/operations/pending").post(pending::list))
         .service(web::resource("/device/v1/operations/start").post(device_authentication::start))
         .service(
             web::resource("/device/v1/operations/{id}/finish").post(device_authentication::finish),

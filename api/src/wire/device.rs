@@ -1,14 +1,16 @@
 //! Bodies between a device and the server. The rules are in `docs/protocol.md`.
 
 use engine::ids::Id;
-use engine::reasons::{OperationState, PinType, RiskAttribute};
+use engine::reasons::{
+    Confirmation, OperationKind, OperationState, PinType, RejectReason, RiskAttribute,
+};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::words::{
-    DecisionWord, HwKeyClientStatusWord, LevelWord, MethodWord, OperationStateWord, PinTypeWord,
-    RiskAttributeWord, Uuid,
+    ConfirmationWord, DecisionWord, HwKeyClientStatusWord, LevelWord, MethodWord,
+    OperationKindWord, OperationStateWord, PinTypeWord, RejectReasonWord, RiskAttributeWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -181,6 +183,82 @@ pub struct FinishedActivation {
     pub hardware_key_stored: bool,
 }
 
+/// What the user is to be shown. It is signed with its title and its media type.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Shown {
+    /// Its title; may be empty.
+    pub title: String,
+    /// Its media type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// 32 random bytes.
+    pub salt: Octets32,
+    /// The octets, exactly as they are hashed.
+    pub octets: Octets,
+}
+
+/// What the user must confirm to approve.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ConfirmationWanted {
+    /// How.
+    #[schema(value_type = ConfirmationWord)]
+    pub how: Confirmation,
+    /// The numbers to pick from; empty where the number is typed.
+    pub choices: Vec<u32>,
+}
+
+/// What the user is shown after approval. Nobody signs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PostContext {
+    /// Its title; may be empty.
+    pub title: String,
+    /// Its media type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its bytes.
+    pub octets: Octets,
+}
+
+/// Asks what waits for the device.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListPending {
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The device token.
+    pub device_token: Octets32,
+    /// Seconds to wait if there is nothing yet, 0 to 30; 0 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, maximum = 30)]
+    pub wait_s: Option<u32>,
+}
+
+/// What waits for the device, oldest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Pending {
+    /// The operations that can be answered.
+    pub operations: Vec<PendingOperation>,
+}
+
+/// An operation that can be answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PendingOperation {
+    /// The operation.
+    #[schema(value_type = Uuid)]
+    pub operation_id: Id,
+    /// What it asks for.
+    #[schema(value_type = OperationKindWord)]
+    pub kind: OperationKind,
+    /// Factors required.
+    #[schema(value_type = LevelWord)]
+    pub level: Level,
+    /// When it was created.
+    pub created_at: Moment,
+    /// When it can no longer be answered.
+    pub expires_at: Moment,
+}
+
 /// Asks for the challenge of a pending operation.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -210,6 +288,9 @@ pub struct StartedAuthentication {
     pub application_id: Id,
     /// The challenge to answer.
     pub challenge: Octets32,
+    /// What it asks for: the purpose in the transcripts.
+    #[schema(value_type = OperationKindWord)]
+    pub kind: OperationKind,
     /// Factors required, as it stands in the transcripts.
     #[schema(value_type = LevelWord)]
     pub level: Level,
@@ -219,11 +300,11 @@ pub struct StartedAuthentication {
     /// What the user is to be shown, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub context: Option<Salted>,
-    /// Media type of the context, if there is one.
+    pub context: Option<Shown>,
+    /// What the user must confirm to approve, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub context_type: Option<String>,
+    pub confirmation: Option<ConfirmationWanted>,
     /// What is signed beside it, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -269,6 +350,14 @@ pub struct FinishAuthentication {
     /// What the user decided.
     #[schema(value_type = DecisionWord)]
     pub decision: Decision,
+    /// With reject: why, if the user says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = RejectReasonWord, required = false)]
+    pub reject_reason: Option<RejectReason>,
+    /// With approve: the number that the user confirmed, if one is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, maximum = 999999)]
+    pub number: Option<u32>,
     /// The client's version, as it stands in the transcripts.
     #[schema(max_length = 32, example = "3.8.0")]
     pub client_version: String,
@@ -304,4 +393,8 @@ pub struct FinishedAuthentication {
     pub locked: bool,
     /// Whether the registration must be activated again before it can be used.
     pub must_reactivate: bool,
+    /// After approval: what the user is to be shown now, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub post_context: Option<PostContext>,
 }

@@ -2,8 +2,9 @@
 
 use engine::ids::Id;
 use engine::reasons::{
-    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, ErasureReason,
-    LockReason, OperationState, ReasonGiven, RegistrationState,
+    ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, Confirmation,
+    ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven, RegistrationState,
+    RejectReason,
 };
 use engine::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,9 @@ use utoipa::ToSchema;
 
 use super::words::{
     ActivationFailureWord, ActivationStateWord, AuthenticationFailureWord, CancelReasonWord,
-    DecisionWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
-    LockReasonWord, MethodWord, OperationStateWord, ReasonGivenWord, RegistrationStateWord, Uuid,
+    ConfirmationWord, DecisionWord, ErasureReasonWord, HwKeyClientStatusWord,
+    HwKeyServerResultWord, LevelWord, LockReasonWord, MethodWord, OperationKindWord,
+    OperationStateWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -203,6 +205,10 @@ pub struct Context {
     #[serde(rename = "type")]
     #[schema(max_length = 128, example = "text/plain")]
     pub kind: String,
+    /// Its title, at most 256 bytes; empty if absent.
+    #[serde(default)]
+    #[schema(max_length = 256, required = false)]
+    pub title: String,
     /// Its bytes, at most 16,384.
     pub octets: Octets,
 }
@@ -214,6 +220,10 @@ pub struct CreateOperation {
     /// The registration that is to answer.
     #[schema(value_type = Uuid)]
     pub registration_id: Id,
+    /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
+    #[serde(default = "authentication")]
+    #[schema(value_type = OperationKindWord, required = false)]
+    pub kind: OperationKind,
     /// Factors required.
     #[schema(value_type = LevelWord)]
     pub level: Level,
@@ -229,10 +239,142 @@ pub struct CreateOperation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub data_to_sign: Option<Octets>,
+    /// What the user is shown after approval, if anything. Stored encrypted, not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub post_context: Option<Context>,
+    /// What the user must confirm to approve, if anything: the answer has the number to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ConfirmationWord, required = false)]
+    pub confirmation: Option<Confirmation>,
+    /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 128)]
+    pub external_id: Option<String>,
     /// Lifetime in seconds; the application's if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 10, maximum = 86400)]
     pub lifetime_s: Option<u32>,
+}
+
+impl CreateOperation {
+    /// An authentication that shows and signs nothing.
+    #[must_use]
+    pub fn new(registration_id: Id, level: Level) -> Self {
+        Self {
+            registration_id,
+            kind: authentication(),
+            level,
+            methods: Vec::new(),
+            context: None,
+            data_to_sign: None,
+            post_context: None,
+            confirmation: None,
+            external_id: None,
+            lifetime_s: None,
+        }
+    }
+}
+
+/// Asks all active devices of a user; the first to answer wins.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateBroadcast {
+    /// The application.
+    #[schema(value_type = Uuid)]
+    pub application_id: Id,
+    /// The service provider's own name for the user.
+    #[schema(min_length = 1, max_length = 256)]
+    pub user_ref: String,
+    /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
+    #[serde(default = "authentication")]
+    #[schema(value_type = OperationKindWord, required = false)]
+    pub kind: OperationKind,
+    /// Factors required.
+    #[schema(value_type = LevelWord)]
+    pub level: Level,
+    /// Methods that may answer; empty or absent means any that reaches the level.
+    #[serde(default)]
+    #[schema(value_type = Vec<MethodWord>, required = false)]
+    pub methods: Vec<Method>,
+    /// What the user is shown, if anything. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub context: Option<Context>,
+    /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub data_to_sign: Option<Octets>,
+    /// What the user is shown after approval, if anything. Stored encrypted, not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub post_context: Option<Context>,
+    /// What the user must confirm to approve, if anything; the same number at every device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ConfirmationWord, required = false)]
+    pub confirmation: Option<Confirmation>,
+    /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_length = 1, max_length = 128)]
+    pub external_id: Option<String>,
+    /// Lifetime in seconds; the application's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 10, maximum = 86400)]
+    pub lifetime_s: Option<u32>,
+}
+
+impl CreateOperation {
+    /// What a broadcast asks of one device.
+    #[must_use]
+    pub fn from_broadcast(of: &CreateBroadcast, registration_id: Id) -> Self {
+        Self {
+            registration_id,
+            kind: of.kind,
+            level: of.level,
+            methods: of.methods.clone(),
+            context: of.context.clone(),
+            data_to_sign: of.data_to_sign.clone(),
+            post_context: of.post_context.clone(),
+            confirmation: of.confirmation,
+            external_id: of.external_id.clone(),
+            lifetime_s: of.lifetime_s,
+        }
+    }
+}
+
+/// One question to several devices of a user.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Broadcast {
+    /// Its id.
+    #[schema(value_type = Uuid)]
+    pub broadcast_id: Id,
+    /// The application.
+    #[schema(value_type = Uuid)]
+    pub application_id: Id,
+    /// The answer, if there is one; open, as long as one device can answer.
+    #[schema(value_type = OperationStateWord)]
+    pub state: OperationState,
+    /// The operation that was approved or rejected, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    pub answered_by: Option<Id>,
+    /// One operation for each device.
+    pub operations: Vec<Operation>,
+}
+
+fn authentication() -> OperationKind {
+    OperationKind::Authentication
+}
+
+/// The number that the user is to confirm: show it where the user asked.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Matching {
+    /// How it is confirmed.
+    #[schema(value_type = ConfirmationWord)]
+    pub how: Confirmation,
+    /// The number: two digits to be picked, or six digits, with leading zeros, to be typed.
+    #[schema(example = "42")]
+    pub number: String,
 }
 
 /// A challenge of an operation that was judged.
@@ -246,6 +388,10 @@ pub struct Attempt {
     /// What the user decided.
     #[schema(value_type = DecisionWord)]
     pub decision: Decision,
+    /// Why the user said no, if the user said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = RejectReasonWord, required = false)]
+    pub reject_reason: Option<RejectReason>,
     /// Why it failed; absent if it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = AuthenticationFailureWord, required = false)]
@@ -266,9 +412,24 @@ pub struct Operation {
     /// The application.
     #[schema(value_type = Uuid)]
     pub application_id: Id,
+    /// The broadcast that it belongs to, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    pub broadcast_id: Option<Id>,
     /// Where it stands.
     #[schema(value_type = OperationStateWord)]
     pub state: OperationState,
+    /// What it asks for.
+    #[schema(value_type = OperationKindWord)]
+    pub kind: OperationKind,
+    /// The service provider's own id for it, if it gave one; absent once the user was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub external_id: Option<String>,
+    /// The number to be confirmed, if one is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub confirmation: Option<Matching>,
     /// Factors required.
     #[schema(value_type = LevelWord)]
     pub level: Level,

@@ -41,6 +41,7 @@ words! {
     ActivationStateWord = reasons::ActivationState, "ActivationState", "What became of an activation.";
     AuthenticationFailureWord = reasons::AuthenticationFailure, "AuthenticationFailure", "Why an authentication failed.";
     CancelReasonWord = reasons::CancelReason, "CancelReason", "What cancelled an activation or operation.";
+    ConfirmationWord = reasons::Confirmation, "Confirmation", "How the user shows to be in front of the screen that asks.";
     DecisionWord = terms::Decision, "Decision", "What the user decided.";
     ErasureReasonWord = reasons::ErasureReason, "ErasureReason", "Why a user is erased.";
     HwKeyClientStatusWord = terms::HwKeyClientStatus, "HwKeyClientStatus", "How the device says it fared with its hardware key.";
@@ -48,9 +49,11 @@ words! {
     LevelWord = terms::Level, "Level", "Factors required.";
     LockReasonWord = reasons::LockReason, "LockReason", "Why a registration is locked.";
     MethodWord = terms::Method, "Method", "How the user shows that it is them.";
+    OperationKindWord = reasons::OperationKind, "OperationKind", "What an operation asks a user for.";
     OperationStateWord = reasons::OperationState, "OperationState", "What became of an operation.";
     PinTypeWord = reasons::PinType, "PinType", "What a PIN consists of.";
     ReasonGivenWord = reasons::ReasonGiven, "ReasonGiven", "A reason that a service provider gives.";
+    RejectReasonWord = reasons::RejectReason, "RejectReason", "Why a user says no.";
     RegistrationStateWord = reasons::RegistrationState, "RegistrationState", "Where a registration stands.";
     RiskAttributeWord = reasons::RiskAttribute, "RiskAttribute", "A risk attribute that the service provider may ask for.";
     UserRoleWord = reasons::UserRole, "UserRole", "What the holder of an API key may do.";

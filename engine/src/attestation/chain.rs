@@ -179,6 +179,16 @@ impl<'a> Chain<'a> {
     }
 }
 
+/// Whether bytes are one key of a kind that authorities have.
+#[must_use]
+pub fn can_be_root(key: &[u8]) -> bool {
+    SubjectPublicKeyInfo::from_der(key).is_ok_and(|(rest, key)| {
+        let rsa = key.algorithm.algorithm == RSA_ENCRYPTION;
+        let named = key.algorithm.algorithm == EC_PUBLIC_KEY && curve(&key).is_some();
+        rest.is_empty() && (rsa || named)
+    })
+}
+
 /// Whether the parts of a certificate that no signature covers have the tags
 /// that they must have (RFC 5280 section 4.1). The parser looks at their
 /// contents alone; without this, two octet strings would be one certificate.

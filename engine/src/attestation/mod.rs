@@ -2,9 +2,9 @@
 //!
 //! A key that claims to live in hardware is only a claim until evidence says
 //! so: a chain of certificates from Android Keystore, or an App Attest object
-//! from Apple. Evidence is read and judged under a [`Policy`] by pure functions:
-//! the time is the recorded one, the roots and the revocation list are
-//! arguments. So the verdict of a past day can be found again, and the
+//! from Apple. [`judge`] reads evidence and judges it under a [`Policy`], as a
+//! pure function: the time is the recorded one, the roots and the revocation
+//! list are arguments. So the verdict of a past day can be found again, and the
 //! verdict that today's policy would give can be asked for.
 //!
 //! Every failure has a [`Reason`] of its own. A judgement goes on after the
@@ -27,6 +27,7 @@ pub mod android;
 pub mod chain;
 pub mod description;
 pub mod policy;
+pub(crate) mod properties;
 pub mod revocation;
 pub mod roots;
 
@@ -204,6 +205,17 @@ pub enum Outcome {
     Refused(Reason),
 }
 
+impl Outcome {
+    /// The reason, if it is refused.
+    #[must_use]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Accepted => None,
+            Self::Refused(reason) => Some(reason),
+        }
+    }
+}
+
 /// One check and what came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Check {
@@ -339,6 +351,20 @@ impl Findings {
             facts: self.facts,
             authorities: self.authorities,
             leaf: self.leaf,
+        }
+    }
+}
+
+/// Judges evidence of a platform. Never fails and never panics, whatever the bytes.
+#[must_use]
+pub fn judge(platform: Platform, evidence: &[u8], expected: &Expected) -> Judgement {
+    match platform {
+        Platform::Android => android::judge(evidence, expected),
+        // App Attest objects are not read by this version: refused, never accepted.
+        Platform::Apple => {
+            let mut findings = Findings::default();
+            findings.check("evidence", Err(Reason::EvidenceUnreadable));
+            findings.judged()
         }
     }
 }

@@ -83,10 +83,10 @@ fn the_keys_of_a_log_are_one_chain() {
     assert_eq!(refused(&mut world, rotate(long)), "signature");
     // The log has not named a key yet: the first one it hears of is taken.
     world.done(rotate(rotation(1, 2)));
-    assert_eq!(world.look().system().signing_key, Some(key(2)));
+    assert_eq!(world.look().system().signing_key(), Some(key(2)));
     assert_eq!(refused(&mut world, rotate(rotation(1, 3))), "old_key");
     world.done(rotate(rotation(2, 3)));
-    assert_eq!(world.look().system().signing_key, Some(key(3)));
+    assert_eq!(world.look().system().signing_key(), Some(key(3)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use engine::events::{DeclaredV1, Event, KeySetV1, MethodKeyV1};
 use engine::ids::Id;
 use engine::key::PublicKey;
 use engine::proofs::{ActivationFacts, AuthenticationFacts, Signed};
+use engine::reasons::{OperationKind, RejectReason};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
@@ -79,7 +80,8 @@ impl Phone {
             registration,
             operation,
             challenge: answer.challenge,
-            decision: Decision::Approve,
+            kind: OperationKind::Authentication,
+            said: Decision::Approve.into(),
             level: Level::TwoFactor,
             context_hash: [0; 32],
             data_to_sign_hash: [0; 32],
@@ -138,7 +140,8 @@ fn a_signature_binds_every_fact_and_everything_declared() {
         registration: Id([1; 16]),
         operation: Id([2; 16]),
         challenge: [3; 32],
-        decision: Decision::Approve,
+        kind: OperationKind::Authentication,
+        said: Decision::Approve.into(),
         level: Level::OneFactor,
         context_hash: [4; 32],
         data_to_sign_hash: [5; 32],
@@ -153,12 +156,15 @@ fn a_signature_binds_every_fact_and_everything_declared() {
     };
     let (role, method) = (Role::Software, Method::Device);
     assert_eq!(verdict(&facts, &said, role, method), Verdict::Valid);
-    let other_facts: [fn(&mut AuthenticationFacts); 8] = [
+    let other_facts: [fn(&mut AuthenticationFacts); 11] = [
         |facts| facts.application = Id([9; 16]),
         |facts| facts.registration = Id([9; 16]),
         |facts| facts.operation = Id([9; 16]),
         |facts| facts.challenge = [9; 32],
-        |facts| facts.decision = Decision::Reject,
+        |facts| facts.kind = OperationKind::Transaction,
+        |facts| facts.said.decision = Decision::Reject,
+        |facts| facts.said.reason = Some(RejectReason::NotMe),
+        |facts| facts.said.number = Some(42),
         |facts| facts.level = Level::TwoFactor,
         |facts| facts.context_hash = [9; 32],
         |facts| facts.data_to_sign_hash = [9; 32],

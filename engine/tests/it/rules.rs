@@ -672,7 +672,7 @@ fn the_user_can_say_no_with_the_device_alone() {
     world.start(operation).unwrap();
     let mut answer = world.answer(operation, Method::Device, [OK, None, OK]);
     assert_eq!(world.refused(finish(answer.clone())), Refusal::MethodNotOffered);
-    answer.decision = Decision::Reject;
+    answer.said.decision = Decision::Reject;
     world.done(finish(answer));
     assert_eq!(world.operation(operation).state, OperationState::Rejected);
 }

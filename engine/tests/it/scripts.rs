@@ -22,6 +22,7 @@ enum Step {
     Reactivate(usize),
     AbandonActivation,
     Ask(usize, bool),
+    Broadcast(usize, usize),
     Answer { which: usize, pin: bool, verdicts: [Option<Verdict>; 3], reject: bool },
     AnswerAgain(usize),
     Cancel(usize),
@@ -50,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Reactivate),
         1 => Just(Step::AbandonActivation),
         6 => (any::<usize>(), any::<bool>()).prop_map(|(n, two)| Step::Ask(n, two)),
+        2 => (any::<usize>(), 1..4_usize).prop_map(|(n, of)| Step::Broadcast(n, of)),
         8 => (any::<usize>(), any::<bool>(), [verdict(), verdict(), verdict()], prop::bool::weighted(0.1))
             .prop_map(|(which, pin, verdicts, reject)| Step::Answer { which, pin, verdicts, reject }),
         1 => any::<usize>().prop_map(Step::AnswerAgain),
@@ -119,13 +121,20 @@ fn take(world: &mut World, step: &Step) {
                 drop(world.execute(Want::CreateOperation(request)));
             }
         }
+        Step::Broadcast(n, of) => {
+            let all = registrations(world);
+            let devices: Vec<_> =
+                all.iter().copied().cycle().skip(*n % 64).take(all.len().min(*of)).collect();
+            let asks = world.broadcast_request(&devices);
+            drop(world.execute(Want::Broadcast(asks)));
+        }
         Step::Answer { which, pin, verdicts, reject } => {
             if let Some(id) = operation(world, *which) {
                 drop(world.start(id));
                 let method = if *pin { Method::DevicePin } else { Method::Device };
                 let mut answer = world.answer(id, method, *verdicts);
                 if *reject {
-                    answer.decision = Decision::Reject;
+                    answer.said.decision = Decision::Reject;
                 }
                 drop(world.execute(Want::FinishAuthentication(Box::new(answer))));
             }
@@ -217,6 +226,9 @@ fn witness(world: &World) -> (BTreeMap<Id, u32>, BTreeMap<Id, Vec<OperationState
             Event::OperationCancelled(cancelled) => {
                 ends.entry(cancelled.operation).or_default().push(OperationState::Cancelled);
             }
+            Event::OperationAnsweredElsewhere(over) => {
+                ends.entry(over.operation).or_default().push(OperationState::Cancelled);
+            }
             _ => (),
         }
     }
@@ -252,7 +264,7 @@ proptest! {
                 prop_assert!(registration.failures < 3, "the limit is never ACTIVE");
             }
             for open in &registration.open_operations {
-                prop_assert_eq!(world.operation(*open).state, OperationState::Pending);
+                prop_assert!(!world.operation(*open).state.is_final());
             }
         }
         for subject in (0..PERSONS).map(person).chain([PERSON]) {
@@ -266,6 +278,18 @@ proptest! {
             let orders = orders(&world, subject);
             prop_assert_eq!(orders, u64::from(world.look().erasure(subject).is_some()));
             prop_assert!(orders == 0 || open.is_empty(), "who is erased has no registration");
+        }
+        let bytes: Vec<_> = world.state.0.keys().map(Key::bytes).collect();
+        prop_assert!(bytes.is_sorted(), "keys are in the order of their bytes");
+        for (key, entry) in &world.state.0 {
+            let (Key::Broadcast(_), Entry::Broadcast(broadcast)) = (key, &**entry) else { continue };
+            let known = broadcast.operations.iter().filter_map(|id| world.look().operation(*id));
+            let states: Vec<_> = known.map(|operation| operation.state).collect();
+            let open = states.iter().filter(|state| !state.is_final()).count();
+            prop_assert_eq!(broadcast.open as usize, open);
+            let answers = [OperationState::Completed, OperationState::Rejected];
+            let answered = states.iter().filter(|state| answers.contains(state)).count();
+            prop_assert!(answered + usize::from(open > 0) <= 1, "one answer, and then none is open");
         }
         let live = world.state.0.values().filter(|entry| {
             matches!(&***entry, Entry::Activation(activation)

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use engine::command::Want;
-use engine::events::{Event, REGISTRY};
+use engine::events::{Event, MatchingV1, REGISTRY};
 use engine::ids::Id;
-use engine::reasons::{BudgetScope, ReasonGiven};
+use engine::reasons::{BudgetScope, Confirmation, OperationKind, ReasonGiven};
 use engine::terms::{Level, Method, Verdict};
 
 use crate::evidence::{epoch, rotation};
@@ -49,6 +49,13 @@ fn samples() -> Vec<Event> {
     asked.by.request = request(1, 2);
     asked.methods = vec![Method::DevicePin];
     asked.lifetime_s = Some(120);
+    asked.kind = OperationKind::Transaction;
+    asked.data_to_sign_hash = [3; 32];
+    asked.matching = Some(MatchingV1 {
+        how: Confirmation::NumberMatching,
+        number: 42,
+        choices: vec![17, 42, 80],
+    });
     let operation = asked.operation;
     world.done(Want::CreateOperation(asked));
     for _ in 0..2 {
@@ -64,6 +71,11 @@ fn samples() -> Vec<Event> {
     world.wait_s(300);
     world.done(Want::ExpireOperation(expiring));
     world.done(Want::ExpireActivation(abandoned));
+    let devices = [id, world.active()];
+    let asks = world.broadcast_request(&devices);
+    let answered = asks[0].operation;
+    world.done(Want::Broadcast(asks));
+    world.judged(answered, Method::Device, [Some(Verdict::Valid), None, Some(Verdict::Valid)]);
     let cancelled = world.asked(id, Level::OneFactor);
     world.done(Want::CancelOperation { by: by(BANK), operation: cancelled });
     let cancelled = world.started(Some(id), "3.8").activation;

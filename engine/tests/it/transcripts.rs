@@ -8,10 +8,12 @@ use std::process::{Command, Stdio};
 use engine::events::{DeclaredV1, KeySetV1, MethodKeyV1};
 use engine::key::{KeyId, PublicKey};
 use engine::proofs::{ActivationFacts, AuthenticationFacts, Signed};
+use engine::reasons::{OperationKind, RejectReason};
 use engine::signature::{Verdict, verify, verify_independent};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Purpose, Role};
 use engine::transcript::{
-    ActivationParts, Content, Hash, KeySlot, Transcript, device_token_hash, key_set_hash,
+    ActivationParts, Content, Hash, KeySlot, Of, Said, Transcript, device_token_hash, key_set_hash,
+    shown_octets,
 };
 use engine::version::ClientVersion;
 use serde_json::{Value, json};
@@ -58,6 +60,22 @@ fn content(kind: Content, given: &Value) -> Hash {
     kind.hash_or_none(Some((&array(&given["salt"]), &crate::unhex(text(&given["octets"])))))
 }
 
+fn context(given: &Value) -> Hash {
+    if given.is_null() {
+        return Content::Context.hash_or_none(None);
+    }
+    let octets = crate::unhex(text(&given["octets"]));
+    let framed = shown_octets(text(&given["title"]), text(&given["type"]), &octets);
+    Content::Context.hash(&array(&given["salt"]), &framed)
+}
+
+/// What the text of a decision says.
+fn said(given: &Value) -> Said {
+    let (decision, rest) = text(given).split_once(':').unwrap_or((text(given), ""));
+    let decision = Decision::parse(decision).expect("a decision");
+    Said { decision, reason: RejectReason::parse(rest), number: rest.parse().ok() }
+}
+
 fn slot(name: &str) -> KeySlot {
     Method::parse(name).map_or(KeySlot::Hardware, KeySlot::Software)
 }
@@ -88,16 +106,20 @@ fn transcript(given: &Value) -> Transcript {
         key: KeyId(array(&given["key_id"])),
         role: word(Role::parse, &given["role"]),
         method: word(Method::parse, &given["method"]),
-        decision: word(Decision::parse, &given["decision"]),
+        said: said(&given["decision"]),
         client_version: ClientVersion::parse(text(&given["client_version"])).expect("a version"),
         hw_key_client_status: word(HwKeyClientStatus::parse, &given["hw_key_client_status"]),
         channel_binding: array(&given["channel_binding"]),
         level: word(Level::parse, &given["level"]),
-        context_hash: content(Content::Context, &given["context"]),
+        context_hash: context(&given["context"]),
         data_to_sign_hash: content(Content::DataToSign, &given["data_to_sign"]),
         client_data_hash: content(Content::ClientData, &given["client_data"]),
         risk_data_hash: content(Content::RiskData, &given["risk_data"]),
-        activation: (purpose == Purpose::Activation).then(|| activation_parts(given)),
+        of: match purpose {
+            Purpose::Activation => Of::Activation(activation_parts(given)),
+            Purpose::Authentication => Of::Operation(OperationKind::Authentication),
+            Purpose::Transaction => Of::Operation(OperationKind::Transaction),
+        },
     }
 }
 
@@ -109,7 +131,7 @@ fn hashes(transcript: &Transcript) -> Value {
         "client_data_hash": hex(&transcript.client_data_hash),
         "risk_data_hash": hex(&transcript.risk_data_hash),
     });
-    if let Some(parts) = &transcript.activation {
+    if let Of::Activation(parts) = &transcript.of {
         hashes["key_set_hash"] = hex(&parts.key_set_hash).into();
         hashes["device_token_hash"] = hex(&parts.device_token_hash).into();
         hashes["attestation_hash"] = hex(&parts.attestation_hash).into();
@@ -124,7 +146,7 @@ fn cases(vectors: &Value) -> &[Value] {
 #[test]
 fn every_case_has_the_bytes_and_hashes_of_the_second_encoder() {
     let vectors = vectors();
-    assert_eq!(cases(&vectors).len(), 13, "none was lost");
+    assert_eq!(cases(&vectors).len(), 15, "none was lost");
     for case in cases(&vectors) {
         let name = text(&case["name"]);
         let transcript = transcript(&case["inputs"]);
@@ -163,18 +185,9 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
         client_data_hash: t.client_data_hash,
         risk_data_hash: t.risk_data_hash,
     };
-    let Some(parts) = &t.activation else {
-        let facts = AuthenticationFacts {
-            application: t.application,
-            registration: t.registration,
-            operation: t.operation,
-            challenge: t.challenge,
-            decision: t.decision,
-            level: t.level,
-            context_hash: t.context_hash,
-            data_to_sign_hash: t.data_to_sign_hash,
-        };
-        return Signed::at_authentication(&facts, &declared).expect("good fields");
+    let parts = match &t.of {
+        Of::Activation(parts) => parts,
+        Of::Operation(kind) => return answered(t, *kind, &declared),
     };
     let facts = ActivationFacts {
         application: t.application,
@@ -186,6 +199,21 @@ fn signed(t: &Transcript, given: &Value) -> Signed {
         attestation_hash: parts.attestation_hash,
     };
     Signed::at_activation(&facts, &declared).expect("good fields")
+}
+
+fn answered(t: &Transcript, kind: OperationKind, declared: &DeclaredV1) -> Signed {
+    let facts = AuthenticationFacts {
+        kind,
+        application: t.application,
+        registration: t.registration,
+        operation: t.operation,
+        challenge: t.challenge,
+        said: t.said,
+        level: t.level,
+        context_hash: t.context_hash,
+        data_to_sign_hash: t.data_to_sign_hash,
+    };
+    Signed::at_authentication(&facts, declared).expect("good fields")
 }
 
 fn key_set(given: &Value) -> KeySetV1 {
@@ -277,6 +305,27 @@ impl Draw {
         engine::ids::Id(octets[..16].try_into().expect("16 bytes")).to_string().into()
     }
 
+    /// As [`Draw::content`], with a title and a media type.
+    fn context(&mut self) -> Value {
+        let mut content = self.content();
+        if !content.is_null() {
+            content["title"] = ["", "Zoë", "Bill"][self.below(3)].into();
+            content["type"] = ["text/plain", "image/png"][self.below(2)].into();
+        }
+        content
+    }
+
+    fn decision(&mut self) -> Value {
+        let decision = Decision::ALL[self.below(2)];
+        let reason = RejectReason::ALL[self.below(RejectReason::ALL.len())];
+        let number = self.below(60_000) as u32;
+        let with = self.below(2) == 0;
+        let of = |wanted| with && decision == wanted;
+        let reason = of(Decision::Reject).then_some(reason);
+        let number = of(Decision::Approve).then_some(number);
+        Said { decision, reason, number }.to_string().into()
+    }
+
     /// No content, an empty one, or one of up to 199 bytes.
     fn content(&mut self) -> Value {
         if self.below(4) == 0 {
@@ -302,12 +351,12 @@ impl Draw {
             "key_id": hex(&self.octets()),
             "role": self.word(Role::ALL, Role::as_str),
             "method": self.word(Method::ALL, Method::as_str),
-            "decision": self.word(Decision::ALL, Decision::as_str),
+            "decision": self.decision(),
             "client_version": self.version(),
             "hw_key_client_status": self.word(HwKeyClientStatus::ALL, HwKeyClientStatus::as_str),
             "channel_binding": hex(&self.octets()),
             "level": self.word(Level::ALL, Level::as_str),
-            "context": self.content(),
+            "context": self.context(),
             "data_to_sign": self.content(),
             "client_data": self.content(),
             "risk_data": self.content(),

@@ -20,6 +20,7 @@ use engine::key::KeyBytes;
 use engine::machine::{Entries, Machine, Record};
 use engine::reasons::{CodeKind, ErasureReason, UserRole};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
+use engine::transcript::Said;
 
 pub(crate) const ADMIN: Id = Id([0xad; 16]);
 pub(crate) const BANK: Id = Id([0xba; 16]);
@@ -297,17 +298,7 @@ impl World {
     }
 
     pub(crate) fn operation_request(&mut self, registration: Id, level: Level) -> CreateOperation {
-        CreateOperation {
-            by: by(BANK),
-            operation: self.id(),
-            registration,
-            level,
-            methods: Vec::new(),
-            lifetime_s: None,
-            context_hash: [0; 32],
-            data_to_sign_hash: [0; 32],
-            sealed: Vec::new(),
-        }
+        CreateOperation::new(by(BANK), self.id(), registration, level)
     }
 
     /// An operation that waits for an answer.
@@ -316,6 +307,16 @@ impl World {
         let id = request.operation;
         self.done(Want::CreateOperation(request));
         id
+    }
+
+    /// What asks each of several devices.
+    pub(crate) fn broadcast_request(&mut self, devices: &[Id]) -> Vec<CreateOperation> {
+        let broadcast = Some(self.id());
+        let mut devices = devices.to_vec();
+        devices.sort_unstable();
+        let ask =
+            |id| CreateOperation { broadcast, ..self.operation_request(id, Level::OneFactor) };
+        devices.into_iter().map(ask).collect()
     }
 
     pub(crate) fn start(&mut self, operation: Id) -> Result<Vec<Event>, Refusal> {
@@ -338,13 +339,14 @@ impl World {
         let state = self.operation(operation);
         let registration = self.registration(state.registration);
         let own = if method == Method::Device { DEVICE_KEY } else { PIN_KEY };
+        let number = state.matching.as_ref().map(|matching| matching.number);
         let parts =
             [(Role::Software, own), (Role::Possession, DEVICE_KEY), (Role::Hardware, HARDWARE_KEY)];
         FinishAuthentication {
             operation,
             challenge: state.challenge.unwrap_or_default(),
             method,
-            decision: Decision::Approve,
+            said: Said { number, ..Decision::Approve.into() },
             declared: declared("3.8", HwKeyClientStatus::Signed),
             body_digest: self.bytes(),
             keys_at: registration.keys_at,

@@ -10,13 +10,18 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use engine::entries::{Succeeded, Succession as Change};
+use engine::events::{EpochBegunV1, Event, KeyRotatedV1, Payload};
+use engine::machine::Record;
 use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
 use storage::note::{Checkpoint, Note, NoteError, Signed, VerifierKey};
+use storage::record;
+use storage::succession::{Succession, is_signed};
 
 use super::findings::Findings;
-use crate::folder::FolderError;
+use crate::folder::{Folder, FolderError};
 use crate::proof::{Hash, Roots};
-use crate::report::{Level, LevelReport, Outcome, Place};
+use crate::report::{Epoch, Level, LevelReport, Outcome, Place};
 
 /// Longest file that is read here, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
@@ -26,6 +31,10 @@ const OTHER_HISTORY: &str =
 const SHORTER: &str = "records that were signed are no longer in the log: its end was cut off";
 const UNSIGNED: &str =
     "nothing shows that this is the log: its checkpoint was taken away, or never made";
+const FORGED_CHANGE: &str =
+    "the log says of its own signatures what is not so: the record was forged";
+const LOST: &str =
+    "the log itself says that these records were lost; only who kept them can tell what they were";
 const NOT_SIGNED: &str = "it proves nothing: anybody could have written it";
 
 /// A checkpoint that an auditor kept, by the name of where it was kept.
@@ -120,16 +129,21 @@ pub(super) struct Checkpoints {
     /// The key is one that the auditor brought along.
     brought: bool,
     remarks: Vec<String>,
-    strange: Vec<(&'static str, String)>,
+    strange: Vec<(String, String)>,
     policy: Option<WitnessPolicy>,
     /// A record was missing: no root behind it can be made.
     broken: bool,
+    /// How the log says that its key and origin line changed.
+    changes: Vec<Succeeded>,
+    epochs: Vec<Epoch>,
+    /// What is wrong with them, and at which record.
+    wrong: Vec<(u64, String)>,
 }
 
 impl Checkpoints {
     /// Reads what lies in the folder.
     pub(super) fn new(
-        dir: &Path,
+        folder: &Folder,
         key: Option<&VerifierKey>,
         since: &[Kept],
         policy: Option<&WitnessPolicy>,
@@ -143,14 +157,17 @@ impl Checkpoints {
             strange: Vec::new(),
             policy: policy.cloned(),
             broken: false,
+            changes: Vec::new(),
+            epochs: Vec::new(),
+            wrong: Vec::new(),
         };
-        let log = dir.join("log");
+        let log = folder.dir.join("log");
         if made.key.is_none()
             && let Some(text) = read(&log.join(KEY_FILE))?
         {
             match text.parse() {
                 Ok(key) => made.key = Some(key),
-                Err(_) => made.strange.push((KEY_FILE, "not a verifier key".into())),
+                Err(_) => made.strange.push((KEY_FILE.into(), "not a verifier key".into())),
             }
             made.remarks.push(
                 "the key was taken from the folder itself: whoever could change the log could \
@@ -158,12 +175,14 @@ impl Checkpoints {
                     .into(),
             );
         }
-        if let Some(text) = read(&log.join(CHECKPOINT_FILE))? {
+        let sealed = folder.sealed_checkpoints()?;
+        for name in [CHECKPOINT_FILE.to_owned()].into_iter().chain(sealed) {
+            let Some(text) = read(&log.join(&name))? else { continue };
             match text.parse::<Note>() {
                 Ok(note) if note.to_string() == text => {
-                    made.pins.push(Pin::new(CHECKPOINT_FILE.into(), note, false));
+                    made.pins.push(Pin::new(name, note, false));
                 }
-                Ok(_) | Err(_) => made.strange.push((CHECKPOINT_FILE, "not a signed note".into())),
+                Ok(_) | Err(_) => made.strange.push((name, "not a signed note".into())),
             }
         }
         let kept = since.iter().map(|kept| Pin::new(kept.name.clone(), kept.note.clone(), true));
@@ -172,12 +191,85 @@ impl Checkpoints {
         Ok(made)
     }
 
-    /// Takes in the next record.
-    pub(super) fn record(&mut self, bytes: &[u8]) {
+    /// Takes in the next record; the root of the tree before it, where the record
+    /// is of a kind that names it.
+    pub(super) fn record(&mut self, bytes: &[u8]) -> Option<Hash> {
+        let (rotated, _) = KeyRotatedV1::KIND;
+        let (begun, _) = EpochBegunV1::KIND;
+        let kind = record::event_type(bytes);
+        let named = (kind == Some(rotated) || kind == Some(begun)) && !self.broken;
+        let before = named.then(|| self.roots.root());
         if !self.broken {
             self.roots.push(bytes);
             self.at_size();
         }
+        before
+    }
+
+    /// Takes in how a record changes the log's key or origin line, and checks it
+    /// against the tree before it, which has the root `before`.
+    pub(super) fn change(&mut self, record: &Record, before: Option<Hash>) {
+        let Some(before) = before else { return };
+        let draft = &record.draft;
+        match Event::decode(draft.event_type, draft.schema, &draft.clear) {
+            Ok(Event::KeyRotated(rotated)) => self.rotated(record, &rotated, before),
+            Ok(Event::EpochBegun(begun)) => self.begun(record, &begun, before),
+            Ok(_) | Err(_) => (),
+        }
+    }
+
+    fn rotated(&mut self, record: &Record, rotated: &KeyRotatedV1, before: Hash) {
+        let position = record.position.0;
+        if rotated.size != position || rotated.root != before {
+            let what = "the tree that the keys vouch for is not the one before it";
+            self.wrong.push((position, what.into()));
+        }
+        if is_signed(rotated) != Ok(true) {
+            let what = "the new key is not signed for by both keys";
+            self.wrong.push((position, what.into()));
+        }
+        let (old, new) = (rotated.old_key, rotated.new_key);
+        let current = self.changes.iter().rev().find_map(|change| match change.by {
+            Change::Key { new, .. } => Some(new),
+            Change::Origin { .. } => None,
+        });
+        if current.is_some_and(|current| current != old) {
+            self.wrong.push((position, "it replaces another key than the one that signed".into()));
+        }
+        self.changes.push(Succeeded { at: record.position, by: Change::Key { old, new } });
+    }
+
+    fn begun(&mut self, record: &Record, begun: &EpochBegunV1, before: Hash) {
+        let position = record.position.0;
+        if begun.size != position || begun.root != before {
+            let what = "what it says was left of the log is not what stands before it";
+            self.wrong.push((position, what.into()));
+        }
+        let (old, new) = (begun.previous_origin.clone(), begun.origin.clone());
+        self.changes.push(Succeeded { at: record.position, by: Change::Origin { old, new } });
+        let lost = begun.lost();
+        self.epochs.push(Epoch {
+            begun_at: position,
+            origin: begun.origin.clone(),
+            previous_origin: begun.previous_origin.clone(),
+            lost_from: lost.map(|(first, _)| first),
+            lost_to: lost.map(|(_, last)| last),
+            known_size: begun.known_size,
+        });
+    }
+
+    /// The losses that the log tells of.
+    pub(super) fn epochs(&self) -> Vec<Epoch> {
+        self.epochs.clone()
+    }
+
+    /// Which key must have signed which checkpoint, beginning with the key that is
+    /// known; none if that key is none of this log's.
+    fn succession(&self, origin: Option<&str>) -> Option<Succession> {
+        let key = self.key.as_ref()?;
+        let first = origin.unwrap_or(&key.name);
+        let made = Succession::of(first, &key.ecdsa_key()?, &self.changes).ok()?;
+        made.has(key).then_some(made)
     }
 
     /// Records are missing here.
@@ -202,10 +294,15 @@ impl Checkpoints {
             let place = Place { file: Some(format!("log/{file}")), ..Place::default() };
             beside.fail(place, what.clone(), NOT_SIGNED);
         }
+        for (position, what) in &self.wrong {
+            let place = Place { position: Some(*position), ..Place::default() };
+            beside.fail(place, what.clone(), FORGED_CHANGE);
+        }
+        let succession = self.succession(origin);
         let mut holding = Vec::new();
         for pin in &self.pins {
             let findings = if pin.kept { &mut kept } else { &mut beside };
-            if self.check(pin, origin, findings) {
+            if self.check(pin, succession.as_ref(), findings) {
                 holding.push(pin);
             }
         }
@@ -215,7 +312,9 @@ impl Checkpoints {
             (_, false) => Outcome::Holds,
         };
         let of_kind = |kept| self.pins.iter().filter(|pin| pin.kept == kept).count();
-        if self.brought && self.pins.is_empty() && self.roots.size() > 0 {
+        // Those beside sealed segments leave the end of the log open.
+        let latest = self.pins.iter().any(|pin| pin.kept || pin.name == CHECKPOINT_FILE);
+        if self.brought && !latest && self.roots.size() > 0 {
             let place = Place { file: Some(format!("log/{CHECKPOINT_FILE}")), ..Place::default() };
             let what = "a key was given, and there is no checkpoint to check with it";
             beside.fail(place, what, UNSIGNED);
@@ -223,6 +322,7 @@ impl Checkpoints {
         if of_kind(false) == 0 && self.strange.is_empty() {
             beside.remarks = vec!["there is no checkpoint beside this log".into()];
         }
+        self.tell_of_changes(&mut beside);
         if of_kind(true) == 0 {
             kept.remarks
                 .push("no checkpoint was brought along; keep one, and give it with --since".into());
@@ -235,23 +335,48 @@ impl Checkpoints {
         ]
     }
 
+    /// What an auditor should know of how the log is signed.
+    fn tell_of_changes(&self, findings: &mut Findings) {
+        for change in &self.changes {
+            let at = change.at.0;
+            findings.remarks.push(match &change.by {
+                Change::Key { .. } => {
+                    format!("record {at} replaced the key: it signs for more than {at} records")
+                }
+                Change::Origin { old, new } => format!(
+                    "record {at} says that records of {old} were lost, and goes on as {new}"
+                ),
+            });
+        }
+    }
+
     /// Compares one checkpoint with the log; true if it holds.
-    fn check(&self, pin: &Pin, origin: Option<&str>, findings: &mut Findings) -> bool {
+    fn check(&self, pin: &Pin, succession: Option<&Succession>, findings: &mut Findings) -> bool {
         findings.count("checkpoints");
         let place = |position: Option<u64>| Place { position, ..pin.place() };
         let Some(checkpoint) = &pin.checkpoint else {
             findings.fail(place(None), "its text is no checkpoint", NOT_SIGNED);
             return false;
         };
-        let signed = match &self.key {
-            Some(key) => matches!(key.verify(&pin.note), Ok(Some(Signed::Log))),
-            None => false,
-        };
-        if !signed {
+        let signed_by = |key: &VerifierKey| matches!(key.verify(&pin.note), Ok(Some(Signed::Log)));
+        if let Some((left, key)) = succession.and_then(|it| it.former(&checkpoint.origin))
+            && left < checkpoint.size
+            && signed_by(key)
+        {
+            let size = checkpoint.size;
+            let what = format!(
+                "it covers {size} records, of which {left} were left when the rest was lost"
+            );
+            findings.fail(place(Some(left)), what, LOST);
+            return false;
+        }
+        // Where the key is none of this log's, it may still have signed: another log.
+        let key = succession.map(|it| it.key_for(checkpoint.size)).or(self.key.as_ref());
+        if !key.is_some_and(signed_by) {
             findings.fail(place(None), "it is not signed by the log's key", NOT_SIGNED);
             return false;
         }
-        if origin.is_some_and(|origin| origin != checkpoint.origin) {
+        if succession.is_none() || key.is_some_and(|key| key.name != checkpoint.origin) {
             let what = format!("it is of the log {}", checkpoint.origin);
             findings.fail(place(None), what, "it says nothing of this log");
             return false;

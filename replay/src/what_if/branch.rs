@@ -155,6 +155,7 @@ fn bare(entry: &Entry) -> Entry {
         | Entry::Registration(_)
         | Entry::Activation(_)
         | Entry::Operation(_)
+        | Entry::Broadcast(_)
         | Entry::Code(_)
         | Entry::Request { .. }
         | Entry::Deadline

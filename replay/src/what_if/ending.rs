@@ -116,7 +116,9 @@ pub(super) fn outcome(events: &[Event]) -> String {
         Event::ActivationRequested(_) => "REQUESTED".to_owned(),
         Event::ActivationStarted(_) => "STARTED".to_owned(),
         Event::ActivationExpired(_) | Event::OperationExpired(_) => "EXPIRED".to_owned(),
-        Event::ActivationCancelled(_) | Event::OperationCancelled(_) => "CANCELLED".to_owned(),
+        Event::ActivationCancelled(_)
+        | Event::OperationCancelled(_)
+        | Event::OperationAnsweredElsewhere(_) => "CANCELLED".to_owned(),
         Event::OperationCreated(_) => "PENDING".to_owned(),
         Event::ChallengeIssued(_) => "challenge issued".to_owned(),
         Event::RegistrationLocked(_) => "LOCKED".to_owned(),
@@ -148,6 +150,9 @@ pub(super) fn touched(events: &[Event]) -> Vec<(Kind, Id)> {
     for event in events.iter().skip(1) {
         if let Event::ActivationCancelled(it) = event {
             found.push((Kind::Activation, it.activation));
+        }
+        if let Event::OperationAnsweredElsewhere(it) = event {
+            found.push((Kind::Operation, it.operation));
         }
         if let Event::OperationCancelled(it) = event {
             found.push((Kind::Operation, it.operation));

@@ -134,7 +134,7 @@ fn not_begun(disk: &dyn Disk, dir: &Path) -> Result<bool, OpenError> {
 }
 
 /// The first records of the segments in `dir`, in order, by their files' names.
-pub(super) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Position>, OpenError> {
+pub(crate) fn segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<Position>, OpenError> {
     let paths =
         disk.list(dir).map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
     Ok(paths.iter().filter_map(|path| segment_first(path)).collect())

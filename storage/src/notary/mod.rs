@@ -9,6 +9,10 @@
 //! 3. the checkpoint is signed, and synced to the *guard file*;
 //! 4. it is published: `log/checkpoint` is replaced, callers and anchors see it.
 //!
+//! Where a segment of the journal ends, a checkpoint of exactly its records is
+//! signed too, and kept beside the segment: so that a sealed segment, once it is
+//! archived, has its evidence with it.
+//!
 //! The guard file, best on another disk, is what the next start compares the
 //! log with: a log that is shorter or another one is refused. Whoever restores
 //! the whole machine, guard file and all, from an old copy is not seen by it;
@@ -30,13 +34,14 @@ use tokio::sync::watch;
 
 use crate::block::Head;
 use crate::disk::{self, Disk, Open, Privacy};
-use crate::journal::KnownHead;
+use crate::journal::{self, KnownHead};
 use crate::keys::{KeyError, KeyStore, SecretName};
 use crate::merkle::{self, Hash, Missing, TileId, Tiles};
 use crate::note::{Checkpoint, LogSigner, Note, NoteError, Signed, VerifierKey};
 use crate::open::Fatal;
 use crate::reader::{LogReader, ReadError};
-use crate::record::Chain;
+use crate::record::{self, Chain};
+use crate::succession::Succession;
 use files::{GrowingTree, TileFiles};
 
 /// Name of the latest checkpoint in the folder `log/`.
@@ -82,6 +87,9 @@ pub enum NotaryError {
     /// The origin line cannot name a key.
     #[error(transparent)]
     Name(#[from] NoteError),
+    /// The journal's folder cannot be listed.
+    #[error(transparent)]
+    Journal(#[from] journal::OpenError),
     /// The guard file cannot be understood.
     #[error("{}: not a guard file of this log; put back the newest copy of it, or, after making sure that the log is the newest one, delete it", path.display())]
     Guard {
@@ -212,7 +220,7 @@ pub struct Held {
 pub struct Evidence {
     files: TileFiles,
     latest: watch::Receiver<Option<Arc<Guard>>>,
-    verifier: Arc<VerifierKey>,
+    succession: Arc<Succession>,
 }
 
 impl Evidence {
@@ -231,7 +239,13 @@ impl Evidence {
     /// The public half of the key that signs.
     #[must_use]
     pub fn verifier(&self) -> &VerifierKey {
-        &self.verifier
+        self.succession.latest()
+    }
+
+    /// The public half of the key that has signed a checkpoint over `size` records.
+    #[must_use]
+    pub fn verifier_for(&self, size: u64) -> &VerifierKey {
+        self.succession.key_for(size)
     }
 
     /// The inclusion proof of a record in the tree of `size`, which must not be
@@ -271,6 +285,15 @@ impl fmt::Debug for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Evidence").field("latest", &self.latest()).finish_non_exhaustive()
     }
+}
+
+/// With what checkpoints are signed, and what signed before.
+#[derive(Debug)]
+pub struct Signing {
+    /// Signs from now on.
+    pub signer: LogSigner,
+    /// Which key and origin line each checkpoint must have.
+    pub succession: Succession,
 }
 
 /// The thread that signs. Stopping it signs what is durable by then.
@@ -323,15 +346,33 @@ impl Notary {
     ) -> Result<Self, NotaryError> {
         let secret = keys.secret(SecretName::Checkpoints)?;
         let signer = LogSigner::of_secret(origin, secret.expose())?;
-        let guard = guard.map(|guard| known(guard, origin, &signer, &options)).transpose()?;
+        let succession = Succession::only(signer.verifier().clone());
+        Self::start_signing(dir, log, Signing { signer, succession }, guard, held, options)
+    }
+
+    /// As [`Notary::start_against`], for a log whose key or origin line changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Notary::start_against`].
+    pub fn start_signing(
+        dir: &Path,
+        log: LogReader,
+        signing: Signing,
+        guard: Option<Guard>,
+        held: &[Held],
+        options: Options,
+    ) -> Result<Self, NotaryError> {
+        let Signing { signer, succession } = signing;
+        let guard = guard.map(|guard| known(guard, &succession, &options)).transpose()?;
         let tree_dir = dir.join("store").join("tree");
         let disk = Arc::clone(&options.disk);
         let files = TileFiles::open(&*disk, &tree_dir)
             .map_err(|source| NotaryError::Io { path: tree_dir, source })?;
-        let verifier = Arc::new(signer.verifier().clone());
+        let succession = Arc::new(succession);
         let mut tree = resumed(&files, &log, guard.as_ref())?;
         for held in held {
-            agrees(&mut tree, &log, &signer, held)?;
+            agrees(&mut tree, &log, &succession, held)?;
         }
         let (published, latest) = watch::channel(guard.map(Arc::new));
         let worker = Worker {
@@ -343,7 +384,8 @@ impl Notary {
             published,
         };
         worker.write_key()?;
-        let evidence = Evidence { files, latest, verifier };
+        worker.finish_sealing()?;
+        let evidence = Evidence { files, latest, succession };
         let (orders, inbox) = mpsc::channel();
         let every_ms = options.every_ms;
         let thread = thread::Builder::new()
@@ -389,15 +431,11 @@ impl fmt::Debug for Notary {
     }
 }
 
-/// The guard, if it is of this log and signed by its key.
-fn known(
-    guard: Guard,
-    origin: &str,
-    signer: &LogSigner,
-    options: &Options,
-) -> Result<Guard, NotaryError> {
-    let signed = signer.verifier().verify(&guard.note);
-    if guard.checkpoint.origin == origin && matches!(signed, Ok(Some(_))) {
+/// The guard, if it is of this log and signed by the key that signed then.
+fn known(guard: Guard, succession: &Succession, options: &Options) -> Result<Guard, NotaryError> {
+    let key = succession.key_for(guard.checkpoint.size);
+    let signed = key.verify(&guard.note);
+    if guard.checkpoint.origin == key.name && matches!(signed, Ok(Some(_))) {
         return Ok(guard);
     }
     Err(NotaryError::Guard { path: options.guard.clone() })
@@ -433,12 +471,24 @@ fn resumed(
 fn agrees(
     tree: &mut GrowingTree,
     log: &LogReader,
-    signer: &LogSigner,
+    succession: &Succession,
     held: &Held,
 ) -> Result<(), NotaryError> {
     let checkpoint = Checkpoint::of_text(&held.note.text)?;
-    let ours = checkpoint.origin == signer.verifier().name
-        && matches!(signer.verifier().verify(&held.note), Ok(Some(_)));
+    if let Some((left, _)) = succession.former(&checkpoint.origin)
+        && left < checkpoint.size
+    {
+        // The log says itself that what this one covers was lost.
+        tracing::warn!(
+            holder = held.holder,
+            size = checkpoint.size,
+            left,
+            "a checkpoint of lost records is held, under a former origin line"
+        );
+        return Ok(());
+    }
+    let key = succession.key_for(checkpoint.size);
+    let ours = checkpoint.origin == key.name && matches!(key.verify(&held.note), Ok(Some(_)));
     if !ours {
         return Err(NotaryError::Foreign { holder: held.holder.clone() });
     }
@@ -469,6 +519,24 @@ fn extend(tree: &mut GrowingTree, log: &LogReader, size: u64) -> Result<(), Nota
 
 fn of_tree(source: io::Error) -> NotaryError {
     NotaryError::Io { path: PathBuf::from("store/tree"), source }
+}
+
+/// Name of the checkpoint beside a segment, of exactly the records up to its end.
+#[must_use]
+pub fn sealed_name(first: Position) -> String {
+    format!("segment-{:020}.checkpoint", first.0)
+}
+
+fn at(path: &Path, source: io::Error) -> NotaryError {
+    NotaryError::Io { path: path.to_owned(), source }
+}
+
+/// A segment that gets no more records.
+struct Sealed {
+    /// Its first record.
+    first: Position,
+    /// The log as it was when it ended.
+    end: Head,
 }
 
 /// What the thread owns.
@@ -517,6 +585,50 @@ impl Worker {
         let head: Head = self.log.head();
         let signed = self.published.borrow().as_ref().map_or(0, |guard| guard.checkpoint.size);
         if head.size == signed {
+            return Ok(());
+        }
+        for sealed in self.sealed(signed, head)? {
+            self.sign_at(sealed.end)?;
+            self.finish_sealing()?;
+        }
+        self.sign_at(head)
+    }
+
+    /// The segments that end after `signed` records, up to `head`.
+    fn sealed(&self, signed: u64, head: Head) -> Result<Vec<Sealed>, NotaryError> {
+        let firsts = journal::segments(&*self.options.disk, &self.log_dir)?;
+        let mut sealed = Vec::new();
+        for ends in firsts.windows(2) {
+            let [first, Position(size)] = *ends else { continue };
+            if size <= signed || size > head.size {
+                continue;
+            }
+            let chain = match self.log.encoded(Position(size), 1)?.first() {
+                Some(next) => record::chain_before(next).unwrap_or(head.chain),
+                // The next segment has no record yet.
+                None => head.chain,
+            };
+            sealed.push(Sealed { first, end: Head { size, chain } });
+        }
+        Ok(sealed)
+    }
+
+    /// Keeps the latest checkpoint beside the segment that it ends with, if it
+    /// ends with one: so a process that dies before this does it at its start.
+    fn finish_sealing(&self) -> Result<(), NotaryError> {
+        let Some(latest) = self.published.borrow().clone() else { return Ok(()) };
+        let end = Head { size: latest.checkpoint.size, chain: latest.chain };
+        let before = latest.checkpoint.size.saturating_sub(1);
+        let Some(sealed) = self.sealed(before, end)?.pop() else { return Ok(()) };
+        let path = self.log_dir.join(sealed_name(sealed.first));
+        if self.options.disk.exists(&path).map_err(|source| at(&path, source))? {
+            return Ok(());
+        }
+        self.write(&path, latest.note.to_string().as_bytes(), Privacy::Shared)
+    }
+
+    fn sign_at(&mut self, head: Head) -> Result<(), NotaryError> {
+        if self.published.borrow().as_ref().is_some_and(|it| it.checkpoint.size >= head.size) {
             return Ok(());
         }
         extend(&mut self.tree, &self.log, head.size)?;

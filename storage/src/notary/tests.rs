@@ -111,6 +111,63 @@ fn a_checkpoint_covers_what_was_durable_and_is_in_guard_and_log() {
     close(signed);
 }
 
+/// The checkpoints beside sealed segments: sizes and notes.
+fn beside_segments(folder: &Path) -> Vec<(u64, Note)> {
+    let mut found = Vec::new();
+    for item in fs::read_dir(folder.join("log")).unwrap().map(Result::unwrap) {
+        let name = item.file_name().into_string().unwrap();
+        if name.starts_with("segment-") && name.ends_with(".checkpoint") {
+            let note: Note = fs::read_to_string(item.path()).unwrap().parse().unwrap();
+            found.push((Checkpoint::of_text(&note.text).unwrap().size, note));
+        }
+    }
+    found.sort_by_key(|(size, _)| *size);
+    found
+}
+
+#[test]
+fn where_a_segment_ends_a_checkpoint_of_exactly_its_records_stays_beside_it() {
+    let world = World::new();
+    let folder = world.dir.path().join("data");
+    let signed = try_open(&world, &folder).unwrap();
+    // A segment takes 64 records; several end between two signatures.
+    add(&world, &signed, 200);
+    signed.notary.sign_now().unwrap();
+    let found = beside_segments(&folder);
+    let head = signed.store.log.head().size;
+    let ends: Vec<u64> = journal::segments(&RealDisk, &folder.join("log"))
+        .unwrap()
+        .iter()
+        .map(|first| first.0)
+        .filter(|first| *first > 0)
+        .collect();
+    assert!(ends.len() >= 3 && ends.iter().all(|end| *end <= head));
+    assert_eq!(found.iter().map(|(size, _)| *size).collect::<Vec<_>>(), ends);
+    for (size, note) in &found {
+        assert!(matches!(signed.notary.evidence().verifier().verify(note), Ok(Some(_))));
+        let checkpoint = Checkpoint::of_text(&note.text).unwrap();
+        assert_eq!(checkpoint.root, root_of(&signed.store.log, *size));
+    }
+    close(signed);
+    // A process that died between guard and this file writes it at its start.
+    let (size, last) = found.last().unwrap();
+    let name = sealed_name(Position(ends[ends.len() - 2]));
+    fs::remove_file(folder.join("log").join(&name)).unwrap();
+    let guard = Guard::read(&RealDisk, &options(&world).guard).unwrap().unwrap();
+    let signed = try_open(&world, &folder).unwrap();
+    assert!(!folder.join("log").join(&name).exists(), "only the guard's own can be written again");
+    let chain = record::chain_before(&signed.store.log.encoded(Position(*size), 1).unwrap()[0]);
+    close(signed);
+    let checkpoint = Checkpoint::of_text(&last.text).unwrap();
+    let cut = Guard { note: last.clone(), checkpoint, chain: chain.unwrap() };
+    fs::write(&options(&world).guard, cut.text()).unwrap();
+    let signed = try_open(&world, &folder).unwrap();
+    let again = fs::read_to_string(folder.join("log").join(&name)).unwrap();
+    assert_eq!(again, last.to_string());
+    close(signed);
+    assert_eq!(Guard::read(&RealDisk, &options(&world).guard).unwrap().unwrap(), guard);
+}
+
 #[test]
 fn a_stop_signs_what_came_last_and_a_start_goes_on_from_there() {
     let world = World::new();

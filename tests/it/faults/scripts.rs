@@ -16,7 +16,7 @@ use engine::events::Event;
 use engine::ids::{Id, Position};
 use engine::machine::Record;
 use engine::proofs::{AuthenticationFacts, Signed};
-use engine::reasons::{CodeKind, OperationState, ReasonGiven, RegistrationState};
+use engine::reasons::{CodeKind, OperationKind, OperationState, ReasonGiven, RegistrationState};
 use engine::terms::{Decision, Level, Method};
 use p256::ecdsa::SigningKey;
 use proptest::prelude::*;
@@ -183,15 +183,14 @@ impl World {
         let Some(number) = which.checked_rem(self.phones.len()) else { return };
         let operation = self.history().id();
         let asked = self.done(Want::CreateOperation(CreateOperation {
-            by: by(BANK),
-            operation,
-            registration: self.phones[number].registration,
-            level: Level::OneFactor,
-            methods: Vec::new(),
-            lifetime_s: None,
             context_hash: [5; 32],
-            data_to_sign_hash: [0; 32],
             sealed: vec![4; 60],
+            ..CreateOperation::new(
+                by(BANK),
+                operation,
+                self.phones[number].registration,
+                Level::OneFactor,
+            )
         }));
         if asked {
             self.operations.push((operation, number));
@@ -227,7 +226,8 @@ impl World {
             registration: phone.registration,
             operation,
             challenge,
-            decision: Decision::Approve,
+            kind: OperationKind::Authentication,
+            said: Decision::Approve.into(),
             level: Level::OneFactor,
             context_hash: [5; 32],
             data_to_sign_hash: [0; 32],
@@ -240,7 +240,7 @@ impl World {
             operation,
             challenge,
             method: Method::Device,
-            decision: Decision::Approve,
+            said: Decision::Approve.into(),
             declared,
             body_digest,
             keys_at,
@@ -370,6 +370,9 @@ fn witness(records: &[Record]) -> (BTreeMap<Id, u32>, BTreeMap<Id, Vec<Operation
             Event::OperationCancelled(cancelled) => {
                 ends.entry(cancelled.operation).or_default().push(OperationState::Cancelled);
             }
+            Event::OperationAnsweredElsewhere(over) => {
+                ends.entry(over.operation).or_default().push(OperationState::Cancelled);
+            }
             _ => (),
         }
     }
@@ -386,8 +389,10 @@ fn balances(world: &World, records: &[Record]) {
         let ended = ends.get(operation).map_or(&[][..], Vec::as_slice);
         assert!(ended.len() <= 1, "operation {operation} ended {ended:?}");
         if let Some(known) = world.look().operation(*operation) {
-            let expected = ended.first().copied().unwrap_or(OperationState::Pending);
-            assert_eq!(known.state, expected);
+            match ended.first() {
+                Some(end) => assert_eq!(known.state, *end),
+                None => assert!(!known.state.is_final()),
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use engine::key::KeyBytes;
 use engine::machine::Clock;
 use engine::reasons::{CodeKind, UserRole};
 use engine::seal;
-use engine::sealed::{Salted, SealedRequestV1, SealedResponseV1, SealedUserV1};
+use engine::sealed::{Salted, SealedRequestV1, SealedResponseV1, SealedUserV1, Shown};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
 use storage::sequencer::{Envelope, Executed, Handle};
 
@@ -72,9 +72,14 @@ impl Lengths {
     fn new() -> Self {
         let salted = |len| Some(Salted { salt: [0; 32], octets: vec![0; len] });
         let request = SealedRequestV1 {
-            context: salted(CONTEXT),
-            context_type: "text/plain".into(),
+            context: salted(CONTEXT).map(|content| Shown {
+                title: String::new(),
+                media_type: "text/plain".into(),
+                content,
+            }),
             data_to_sign: None,
+            post_context: None,
+            external_id: None,
         };
         let response = SealedResponseV1 {
             client_data: None,
@@ -240,15 +245,9 @@ impl Writer {
     pub(crate) async fn log_in(&mut self, member: &Member) -> Outcome<u64> {
         let operation = self.id();
         let create = CreateOperation {
-            by: self.bank(),
-            operation,
-            registration: member.registration,
-            level: Level::TwoFactor,
-            methods: Vec::new(),
-            lifetime_s: None,
             context_hash: self.draw.bytes(),
-            data_to_sign_hash: [0; 32],
             sealed: self.draw.vec(self.sealed.request),
+            ..CreateOperation::new(self.bank(), operation, member.registration, Level::TwoFactor)
         };
         self.run(Want::CreateOperation(create)).await?;
         let challenge = self.draw.bytes();
@@ -272,7 +271,7 @@ impl Writer {
             operation,
             challenge,
             method: Method::DevicePin,
-            decision: Decision::Approve,
+            said: Decision::Approve.into(),
             declared: self.declared(),
             body_digest: self.draw.bytes(),
             keys_at: member.keys_at,

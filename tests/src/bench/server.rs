@@ -301,15 +301,12 @@ impl Bank {
     /// request to the verdict, in microseconds.
     fn log_in(&self, phone: &Phone, clock: &SystemClock) -> Outcome<u64> {
         let body = CreateOperation {
-            registration_id: phone.registration_id(),
-            level: Factors::TwoFactor,
-            methods: Vec::new(),
             context: Some(Context {
+                title: String::new(),
                 kind: "text/plain".into(),
                 octets: Octets(vec![b'x'; login::CONTEXT]),
             }),
-            data_to_sign: None,
-            lifetime_s: None,
+            ..CreateOperation::new(phone.registration_id(), Factors::TwoFactor)
         };
         let asked: Operation = self.client.post("/v1/operations", &body, Some(&self.bearer))?;
         let options = AuthenticationOptions {

@@ -4,6 +4,7 @@ use engine::events::DeclaredV1;
 use engine::ids::Id;
 use engine::key::PublicKey;
 use engine::proofs::{AuthenticationFacts, Signed};
+use engine::reasons::OperationKind;
 use engine::signature::{verify, verify_independent};
 use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role, Verdict};
 use p256::ecdsa::signature::Signer;
@@ -126,7 +127,8 @@ fn case(draw: &mut Draw) -> Outcome<Case> {
         registration: Id(draw.bytes()),
         operation: Id(draw.bytes()),
         challenge: draw.bytes(),
-        decision: Decision::Approve,
+        kind: OperationKind::Authentication,
+        said: Decision::Approve.into(),
         level: Level::TwoFactor,
         context_hash: draw.bytes(),
         data_to_sign_hash: [0; 32],

@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
-use engine::terms::{Decision, Method};
+use engine::reasons::OperationKind;
+use engine::terms::Method;
+use engine::transcript::Said;
 use serde_json::{Value, json};
 
 use crate::cli::with_causes;
@@ -12,18 +14,13 @@ use crate::wire::device::{FinishedActivation, FinishedAuthentication, StartedAut
 
 /// What the user is to see before deciding, safe to print.
 pub(super) fn shown(started: &StartedAuthentication) -> String {
-    let mut text = format!("operation {} asks for {}\n", started.operation_id, started.level);
+    let (id, level) = (started.operation_id, started.level);
+    let mut text = match started.kind {
+        OperationKind::Authentication => format!("operation {id} asks for {level}\n"),
+        OperationKind::Transaction => format!("transaction {id} asks for {level}\n"),
+    };
     if let Some(context) = &started.context {
-        let kind = started.context_type.as_deref().unwrap_or("no media type");
-        let is_text = kind.to_ascii_lowercase().starts_with("text/");
-        let kind = printable(kind).replace('\n', " ");
-        match std::str::from_utf8(&context.octets.0) {
-            Ok(words) if is_text => text.push_str(&quoted("shown to you", words)),
-            Ok(_) | Err(_) => {
-                let length = context.octets.0.len();
-                text.push_str(&format!("shown to you: {length} bytes of {kind}\n"));
-            }
-        }
+        text.push_str(&content("shown to you", &context.title, &context.kind, &context.octets.0));
     }
     if let Some(data) = &started.data_to_sign {
         match std::str::from_utf8(&data.octets.0) {
@@ -31,7 +28,25 @@ pub(super) fn shown(started: &StartedAuthentication) -> String {
             Err(_) => text.push_str(&format!("signed by you: {} bytes\n", data.octets.0.len())),
         }
     }
+    if let Some(wanted) = &started.confirmation {
+        let choices: Vec<_> = wanted.choices.iter().map(u32::to_string).collect();
+        text.push_str(&format!("to be confirmed: {} {}\n", wanted.how, choices.join(", ")));
+    }
     text
+}
+
+/// A content with its title, as text only if it is text.
+fn content(what: &str, title: &str, kind: &str, octets: &[u8]) -> String {
+    let is_text = kind.to_ascii_lowercase().starts_with("text/");
+    let on_one_line = |words: &str| printable(words).replace('\n', " ");
+    let titled =
+        if title.is_empty() { String::new() } else { format!(", \"{}\"", on_one_line(title)) };
+    match std::str::from_utf8(octets) {
+        Ok(words) if is_text => quoted(&format!("{what}{titled}"), words),
+        Ok(_) | Err(_) => {
+            format!("{what}{titled}: {} bytes of {}\n", octets.len(), on_one_line(kind))
+        }
+    }
 }
 
 /// Others' text below a title, each line behind a bar: nothing in it can pass
@@ -70,7 +85,11 @@ fn judged_words(finished: &FinishedAuthentication) -> String {
             text.push_str(words);
         }
     }
-    text + "\n"
+    text.push('\n');
+    if let Some(after) = &finished.post_context {
+        text.push_str(&content("shown to you now", &after.title, &after.kind, &after.octets.0));
+    }
+    text
 }
 
 /// What went wrong, with the server's code and status if it refused.
@@ -83,16 +102,21 @@ pub(super) fn error_json(refusal: Option<&Refusal>, error: &dyn Error) -> Value 
 /// How the server judged an answer, and what it was an answer to.
 pub(super) fn outcome_json(
     started: &StartedAuthentication,
-    decision: Decision,
+    said: Said,
     outcome: &Outcome,
 ) -> Value {
     let mut object = json!(outcome.finished);
     object["operation_id"] = json!(outcome.operation_id);
     object["method"] = json!(outcome.method);
-    object["decision"] = json!(decision);
+    object["kind"] = json!(started.kind);
+    object["decision"] = json!(said.decision);
+    object["reject_reason"] = json!(said.reason);
+    object["number"] = json!(said.number);
     object["level"] = json!(started.level);
     if let Some(context) = &started.context {
-        object["context"] = json!({ "type": started.context_type, "octets": context.octets });
+        object["context"] = json!({
+            "title": context.title, "type": context.kind, "octets": context.octets,
+        });
     }
     if let Some(data) = &started.data_to_sign {
         object["data_to_sign"] = json!(data.octets);
@@ -165,23 +189,29 @@ pub(super) fn described(phone: &Phone) -> Result<String, DeviceError> {
 mod tests {
     use engine::ids::{Id, Micros};
     use engine::reasons::OperationState;
-    use engine::terms::Level;
+    use engine::terms::{Decision, Level};
 
     use super::*;
-    use crate::wire::device::Salted;
+    use crate::wire::device::{Salted, Shown};
     use crate::wire::{Moment, Octets};
 
-    fn started(kind: Option<&str>, context: &[u8]) -> StartedAuthentication {
+    fn started(kind: &str, context: &[u8]) -> StartedAuthentication {
         let salted =
             |octets: &[u8]| Salted { salt: Octets32([0; 32]), octets: Octets(octets.to_vec()) };
         StartedAuthentication {
             operation_id: Id([8; 16]),
             application_id: Id([1; 16]),
             challenge: Octets32([9; 32]),
+            kind: OperationKind::Authentication,
             level: Level::OneFactor,
             methods: vec![Method::Device],
-            context: Some(salted(context)),
-            context_type: kind.map(str::to_owned),
+            context: Some(Shown {
+                title: "Bill\n".to_owned(),
+                kind: kind.to_owned(),
+                salt: Octets32([0; 32]),
+                octets: Octets(context.to_vec()),
+            }),
+            confirmation: None,
             data_to_sign: Some(salted(b"\xff\xfe")),
             expires_at: Moment(Micros(0)),
             remaining_attempts: 3,
@@ -190,20 +220,20 @@ mod tests {
 
     #[test]
     fn the_context_is_shown_as_text_only_if_it_is_text_and_never_as_our_words() {
-        let text = shown(&started(Some("text/plain"), b"Pay 5\naccepted: all is well\x1b[2J"));
+        let text = shown(&started("text/plain", b"Pay 5\naccepted: all is well\x1b[2J"));
+        assert!(text.contains("shown to you, \"Bill \":\n"), "{text}");
         assert!(text.contains("  | Pay 5\n  | accepted: all is well\\u{1b}[2J\n"), "{text}");
         assert!(text.ends_with("signed by you: 2 bytes\n"), "{text}");
         for (kind, context) in [
-            (Some("text/plain"), &b"\xff12"[..]),
-            (Some("application/json"), b"{1}"),
-            (Some("application/text/"), b"123"),
+            ("text/plain", &b"\xff12"[..]),
+            ("application/json", b"{1}"),
+            ("application/text/", b"123"),
         ] {
             let text = shown(&started(kind, context));
-            assert!(text.contains("shown to you: 3 bytes of "), "{text}");
+            assert!(text.contains("shown to you, \"Bill \": 3 bytes of "), "{text}");
         }
-        let text = shown(&started(Some("a\x1b[2J\naccepted"), b"123"));
+        let text = shown(&started("a\x1b[2J\naccepted", b"123"));
         assert!(text.contains("3 bytes of a\\u{1b}[2J accepted\n"), "{text}");
-        assert!(shown(&started(None, b"123")).contains("3 bytes of no media type"));
     }
 
     fn judged(accepted: bool) -> FinishedAuthentication {
@@ -214,6 +244,7 @@ mod tests {
             last_attempt: !accepted,
             locked: false,
             must_reactivate: false,
+            post_context: None,
         }
     }
 
@@ -230,7 +261,7 @@ mod tests {
             "refused: the operation is PENDING; attempts left: 1; one more failure locks the \
              registration\nthe second time: accepted: the operation is COMPLETED\n"
         );
-        let object = outcome_json(&started(None, b"1"), Decision::Approve, &outcome);
+        let object = outcome_json(&started("text/plain", b"1"), Decision::Approve.into(), &outcome);
         assert_eq!(object["accepted"], false);
         assert_eq!(object["state"], "PENDING");
         assert_eq!(object["method"], "DEVICE:PIN");

@@ -24,7 +24,12 @@ fn below_the_margin_commands_are_refused_and_reads_go_on() {
     let log = MemoryLog::new(ORIGIN);
     let (store, _) = world.start(&log);
     leave_free(&disk, 1_000);
-    fill(&world, &store, 3);
+    for _ in 0..3 {
+        // What is not in sled yet would raise the margin.
+        store.queue.digest().unwrap();
+        fill(&world, &store, 1);
+    }
+    store.queue.digest().unwrap();
     assert!(!store.handle.is_read_only());
     leave_free(&disk, 999);
     for _ in 0..2 {
@@ -47,6 +52,29 @@ fn below_the_margin_commands_are_refused_and_reads_go_on() {
     assert!(!store.handle.is_read_only());
     check_against(&store, &log);
     assert!(world.fatal_messages().is_empty());
+}
+
+#[test]
+fn what_is_still_on_its_way_to_sled_raises_the_margin_by_what_it_will_take() {
+    let (world, disk) = in_memory(1_000);
+    let log = MemoryLog::new(ORIGIN);
+    let (store, _) = world.start(&log);
+    store.queue.hold(true);
+    fill(&world, &store, 9);
+    let owed = store.queue.owed() as u64;
+    assert!(owed > 1_000);
+    leave_free(&disk, 1_000 + 4 * owed - 1);
+    let refused = world.execute(&store.handle, Command::Add(stream(1), 1));
+    assert!(matches!(refused, Err(ExecuteError::ReadOnly)));
+    leave_free(&disk, 1_000 + 4 * owed);
+    fill(&world, &store, 1);
+    // Once it is in sled, the margin is all that must be free.
+    disk.set_capacity(None);
+    store.queue.hold(false);
+    store.queue.digest().unwrap();
+    assert_eq!(store.queue.owed(), 0);
+    leave_free(&disk, 1_000);
+    fill(&world, &store, 1);
 }
 
 #[test]
@@ -73,7 +101,8 @@ fn nearly_without_space_sled_is_left_alone_until_there_is_some() {
         let (store, _) = world.start(&log);
         store.queue.hold(true);
         fill(&world, &store, 3);
-        leave_free(&disk, 249);
+        let enough = 250 + 4 * store.queue.owed() as u64;
+        leave_free(&disk, enough - 1);
         store.queue.hold(false);
         store.queue.until_short();
         // Not a wait without end, though there is no room in the queue either.
@@ -82,7 +111,7 @@ fn nearly_without_space_sled_is_left_alone_until_there_is_some() {
         assert_eq!(store.queue.lag(), 3);
         assert_eq!(counter(&store.state, stream(1)), 1);
         if comes_back {
-            leave_free(&disk, 250);
+            leave_free(&disk, enough);
             world.runtime.block_on(store.handle.sweep()).unwrap();
             check_against(&store, &log);
             assert_eq!(store.queue.lag(), 0);
@@ -100,11 +129,12 @@ fn nearly_without_space_sled_is_left_alone_until_there_is_some() {
 
 #[test]
 fn a_snapshot_does_not_take_the_space_that_is_left() {
-    let (mut world, disk) = in_memory(1_000);
+    let (mut world, disk) = in_memory(100_000);
     let log = MemoryLog::new(ORIGIN);
     let (store, _) = world.start(&log);
     fill(&world, &store, 9);
-    leave_free(&disk, 999);
+    store.queue.digest().unwrap();
+    leave_free(&disk, 99_999);
     stop(&world, store);
     let snapshots = |disk: &MemoryDisk| {
         let names = disk.files().into_keys().map(|path| path.to_string_lossy().into_owned());
@@ -122,7 +152,7 @@ fn a_snapshot_does_not_take_the_space_that_is_left() {
     let (store, _) = world.start(&log);
     store.queue.hold(true);
     fill(&world, &store, 2);
-    leave_free(&disk, 999);
+    leave_free(&disk, 99_999);
     store.queue.hold(false);
     store.queue.digest().unwrap();
     assert_eq!(snapshots(&disk), 1);
