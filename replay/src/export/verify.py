@@ -449,12 +449,17 @@ def transcript(name, record, event, one):
     activation, said = name == "ActivationJudged", event["declared"]
     none = bytes(32)
     operation = event["activation" if activation else "operation"]
+    answer = ["approve"]
+    if not activation:
+        answer = [event[part] for part in ("decision", "reject_reason", "number")]
+    answer = ":".join(str(part) for part in answer if part is not None)
     fields = [
-        b"keytrail/transcript/v1", b"activation" if activation else b"authentication",
+        b"keytrail/transcript/v1",
+        b"activation" if activation else event["kind"].lower().encode(),
         event["application"].bytes, record.stream, operation.bytes, event["challenge"],
         hashlib.sha256(spki(one["key"])).digest(), one["role"].encode(), one["method"].encode(),
-        b"approve" if activation else event["decision"].encode(),
-        said["client_version"].encode(), said["hw_key_client_status"].encode(),
+        answer.encode(), said["client_version"].encode(),
+        said["hw_key_client_status"].encode(),
         said["channel_binding"], b"ONE_FACTOR" if activation else event["level"].encode(),
         none if activation else event["context_hash"],
         none if activation else event["data_to_sign_hash"],
