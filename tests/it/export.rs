@@ -208,6 +208,15 @@ fn every_file_of_an_export_that_is_damaged_missing_or_added_is_named() {
     holds(&export, &[]);
 }
 
+/// The lines of an export after a change.
+fn lines(bytes: Vec<u8>, change: &dyn Fn(&mut Vec<Value>)) -> Vec<u8> {
+    let text = String::from_utf8(bytes).unwrap();
+    let mut rows: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    change(&mut rows);
+    rows.iter().map(|row| format!("{row}\n")).collect::<String>().into_bytes()
+}
+
 #[test]
 fn an_export_forged_with_its_manifest_fails_at_the_level_that_sees_it() {
     if !can_verify() {
@@ -219,17 +228,8 @@ fn an_export_forged_with_its_manifest_fails_at_the_level_that_sees_it() {
         change(&exported.path());
         fails(&exported.path(), &["--key", &exported.day.key.to_string()], words);
     };
-    let lines = |change: &dyn Fn(&mut Vec<Value>)| {
-        move |bytes: Vec<u8>| {
-            let text = String::from_utf8(bytes).unwrap();
-            let mut rows: Vec<Value> =
-                text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-            change(&mut rows);
-            rows.iter().map(|row| format!("{row}\n")).collect::<String>().into_bytes()
-        }
-    };
     let in_lines = |change: &'static dyn Fn(&mut Vec<Value>), words: &str| {
-        forged_so(&|export| forge(export, "events.jsonl", lines(change)), words);
+        forged_so(&|export| forge(export, "events.jsonl", |bytes| lines(bytes, change)), words);
     };
     in_lines(&|rows| rows[9]["event"]["verdict"] = json!(1), "record 9: events.jsonl says another");
     in_lines(

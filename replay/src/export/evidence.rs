@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use engine::entries::{Succeeded, Succession as Change};
+use engine::events::Event;
 use engine::ids::{Micros, Position};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -25,6 +27,7 @@ use storage::notary::{CHECKPOINT_FILE, KEY_FILE};
 use storage::note::{BadSignature, Checkpoint, Note, NoteError, Signed, VerifierKey};
 
 use storage::record;
+use storage::succession::Succession;
 
 use super::tiles::Tiles;
 use super::{line, schema, sync_parent};
@@ -120,7 +123,7 @@ pub struct Evidence {
     pub format: &'static str,
     /// Version of the software that exported.
     pub software: String,
-    /// The log's origin line.
+    /// The origin line that the log began with: it begins the chain.
     pub origin: String,
     /// The records in `events.jsonl`: first, and first behind.
     pub range: Span,
@@ -208,13 +211,12 @@ pub fn evidence(dir: &Path, out: &Path, wanted: &Wanted) -> Result<Evidence, Evi
     // The walk below says whether there is a log at all, and keeps servers off.
     let vouched = Vouched::read(dir)?;
     let span = vouched.span(wanted)?;
-    let since = wanted.since.as_ref().map(|note| vouched.kept(note)).transpose()?;
     let mut name = out.as_os_str().to_owned();
     name.push(".part");
     let part = PathBuf::from(name);
     // As the log itself: public keys and times are for whoever is given them.
     DirBuilder::new().mode(0o700).create(&part).map_err(writing(&part))?;
-    let job = Job { dir, part: &part, vouched: &vouched, span, since };
+    let job = Job { dir, part: &part, vouched: &vouched, span };
     let written = job.write(wanted).and_then(|written| {
         fs::rename(&part, out).map_err(writing(out))?;
         sync_parent(out).map_err(writing(out))?;
@@ -261,21 +263,22 @@ impl Vouched {
         Ok(Span { from: wanted.from, to })
     }
 
-    /// An earlier checkpoint of the same log by the same key.
-    fn kept(&self, note: &Note) -> Result<(Checkpoint, String), EvidenceError> {
-        let signed = self.key.verify(note).map_err(|_| EvidenceError::Kept(KEPT_UNSIGNED))?;
-        if !matches!(signed, Some(Signed::Log)) {
-            return Err(EvidenceError::Kept(KEPT_UNSIGNED));
-        }
+    /// An earlier checkpoint of the same log, by the key that the log had then.
+    fn kept(&self, note: &Note, keys: &Succession) -> Result<Checkpoint, EvidenceError> {
         let kept = Checkpoint::of_text(&note.text)
             .map_err(|_| EvidenceError::Kept("it is no checkpoint"))?;
-        if kept.origin != self.checkpoint.origin {
+        let key = keys.key_for(kept.size);
+        if kept.origin != key.name {
             return Err(EvidenceError::Kept("it is of another log"));
+        }
+        let signed = key.verify(note).map_err(|_| EvidenceError::Kept(KEPT_UNSIGNED))?;
+        if !matches!(signed, Some(Signed::Log)) {
+            return Err(EvidenceError::Kept(KEPT_UNSIGNED));
         }
         if kept.size > self.checkpoint.size {
             return Err(EvidenceError::Kept("it covers more records than the log has signed"));
         }
-        Ok((kept, note.to_string()))
+        Ok(kept)
     }
 }
 
@@ -285,16 +288,15 @@ struct Job<'a> {
     part: &'a Path,
     vouched: &'a Vouched,
     span: Span,
-    since: Option<(Checkpoint, String)>,
 }
 
 impl Job<'_> {
     fn write(&self, wanted: &Wanted) -> Result<Evidence, EvidenceError> {
         let checkpoint = &self.vouched.checkpoint;
         let (lines, walked, records, tiles) = self.walk()?;
-        if let Some((kept, note)) = &self.since {
-            self.continues(kept, note, &tiles)?;
-        }
+        let keys = self.keys(&walked.origin, &lines.changes)?;
+        let kept = wanted.since.as_ref().map(|note| self.continues(note, &keys, &tiles));
+        let since = kept.transpose()?.map(|kept| kept.size);
         if self.is_whole() {
             copy_log(&self.dir.join("log"), &self.part.join("log"))?;
         } else {
@@ -320,7 +322,7 @@ impl Job<'_> {
             root: STANDARD.encode(checkpoint.root),
             checkpoint_key: self.vouched.key.to_string(),
             records,
-            since: self.since.as_ref().map(|(kept, _)| kept.size),
+            since,
             remarks: walked.findings.iter().map(ToString::to_string).collect(),
             files: hashes(self.part)?,
         };
@@ -352,13 +354,11 @@ impl Job<'_> {
                 out.write_all(line.as_bytes()).map_err(writing(&path))?;
                 lines.add(step);
             }
+            lines.changes.extend(change(step));
             records += 1;
             Ok(ControlFlow::Continue(()))
         })?;
-        let same = roots.size() == checkpoint.size
-            && roots.root() == checkpoint.root
-            && walked.origin == checkpoint.origin;
-        if !same {
+        if (roots.size(), roots.root()) != (checkpoint.size, checkpoint.root) {
             return Err(EvidenceError::OtherTree);
         }
         let file = out.into_inner().map_err(|error| writing(&path)(error.into_error()))?;
@@ -367,8 +367,30 @@ impl Job<'_> {
         Ok((lines, walked, records, tiles))
     }
 
+    /// Writes the keys that the log has had; the checkpoint's must be the one that
+    /// it has at that size.
+    fn keys(&self, origin: &str, changes: &[Succeeded]) -> Result<Succession, EvidenceError> {
+        let Vouched { checkpoint, key, .. } = self.vouched;
+        let ours = key.ecdsa_key().ok_or(EvidenceError::Signature)?;
+        let keys = Succession::of(origin, &ours, changes).map_err(|_| EvidenceError::OtherTree)?;
+        if keys.key_for(checkpoint.size) != key || checkpoint.origin != key.name {
+            return Err(EvidenceError::OtherTree);
+        }
+        let later = changes.iter().map(|change| change.at.0 + 1);
+        let sizes = [0].into_iter().chain(later.filter(|size| *size <= checkpoint.size));
+        let lines: String = sizes.map(|size| format!("{size} {}\n", keys.key_for(size))).collect();
+        self.file("keys.txt", lines.as_bytes())?;
+        Ok(keys)
+    }
+
     /// Proves that the tree continues an earlier one.
-    fn continues(&self, kept: &Checkpoint, note: &str, tiles: &Tiles) -> Result<(), EvidenceError> {
+    fn continues(
+        &self,
+        note: &Note,
+        keys: &Succession,
+        tiles: &Tiles,
+    ) -> Result<Checkpoint, EvidenceError> {
+        let kept = self.vouched.kept(note, keys)?;
         let now = &self.vouched.checkpoint;
         let proof = merkle::consistency_proof(tiles, kept.size, now.size)
             .map_err(|_| EvidenceError::OtherTree)?;
@@ -381,7 +403,8 @@ impl Job<'_> {
             text.push('\n');
         }
         self.file("consistency.txt", text.as_bytes())?;
-        Ok(self.file("since-checkpoint", note.as_bytes())?)
+        self.file("since-checkpoint", note.to_string().as_bytes())?;
+        Ok(kept)
     }
 
     fn file(&self, name: &str, bytes: &[u8]) -> Result<(), ReplayError> {
@@ -389,10 +412,26 @@ impl Job<'_> {
     }
 }
 
+/// How a record changes the log's key or its origin line.
+fn change(step: &Step) -> Option<Succeeded> {
+    let draft = &step.record.draft;
+    let by = match Event::decode(draft.event_type, draft.schema, &draft.clear) {
+        Ok(Event::KeyRotated(rotated)) => {
+            Change::Key { old: rotated.old_key, new: rotated.new_key }
+        }
+        Ok(Event::EpochBegun(begun)) => {
+            Change::Origin { old: begun.previous_origin, new: begun.origin }
+        }
+        Ok(_) | Err(_) => return None,
+    };
+    Some(Succeeded { at: step.record.position, by })
+}
+
 /// First and last record of the range: position, time, and the chain value before
-/// the first and of the last.
+/// the first and of the last. And what changes the log's keys.
 #[derive(Default)]
 struct Ends {
+    changes: Vec<Succeeded>,
     first: Option<(Position, Micros, [u8; 32])>,
     last: Option<(Position, Micros, [u8; 32])>,
 }

@@ -273,6 +273,16 @@ def fold(parts):
     return root
 
 
+def root_of(leaves, size):
+    """The root over the first `size` leaves."""
+    parts, at = [], 0
+    for bit in reversed(range(64)):
+        if size >> bit & 1:
+            parts.append(full(leaves[at:at + (1 << bit)]))
+            at += 1 << bit
+    return fold(parts)
+
+
 def split(hashes):
     """The roots of the full subtrees of a partial tile, largest first."""
     parts, at = [], 0
@@ -484,6 +494,7 @@ class Key:
         check(len(raw) == 92 and raw[0] == 2 and raw[1:27] == SPKI, "the log's key is not P-256")
         self.name, self.spki, self.id = parts[0], raw[1:], hashlib.sha256(raw[1:]).digest()[:4]
         check(self.id.hex() == parts[1], "the log's key has another id than it says")
+        self.text = text.strip()
 
 
 class Checkpoint:
@@ -507,6 +518,7 @@ class Checkpoint:
                     "the signature of %s does not verify" % what)
                 signed = True
         check(signed, "%s is not signed by the log's key" % what)
+        check(self.origin == key.name, "%s is of another log" % what)
 
 
 # --- The levels ------------------------------------------------------------------
@@ -540,6 +552,7 @@ class Export:
         self.origin = self.manifest["origin"]
         self.since, self.given = since, key
         self.schemas, self.leaves, self.signatures, self.checkpoint = {}, [], [], None
+        self.rotations = {}
 
     def path(self, name):
         return os.path.join(self.folder, *name.split("/"))
@@ -600,6 +613,8 @@ class Export:
         name, event = read_event(record, self.schemas)
         check_line(row, record, name, event)
         self.leaves.append(leaf(record.raw))
+        if name == "KeyRotated":
+            self.rotations[position] = event
         if name in ("ActivationJudged", "AuthenticationJudged"):
             for one in event["verifications"]:
                 self.signatures.append((position, transcript(name, record, event, one), one))
@@ -608,13 +623,55 @@ class Export:
                   "this verifier does not know the signatures of %s" % name)
         return derive_key(CHAIN, record.raw), record.time
 
+    def load_keys(self):
+        """The log's keys in order. From --key on, each must be handed over by the one before."""
+        self.keys = []
+        for row in text_of(self.path("keys.txt"), "keys.txt").splitlines():
+            size, _, key = row.partition(" ")
+            check(size.isdigit(), "keys.txt cannot be read")
+            self.keys.append((int(size), Key(key)))
+        check(self.keys, "keys.txt is empty")
+        own = Key(text_of(self.path("checkpoint-key"), "checkpoint-key"))
+        check(own.text == self.keys[-1][1].text, "checkpoint-key is not the last of keys.txt")
+        trusted = Key(self.given) if self.given else own
+        names = [key.text for _, key in self.keys]
+        check(trusted.text in names, "the export names another key than --key")
+        for index in range(names.index(trusted.text), len(names) - 1):
+            old, (size, new) = self.keys[index][1], self.keys[index + 1]
+            check(old.spki == new.spki or size - 1 in self.rotations,
+                  "the log's key was replaced outside the range: use a later --key")
+        for position, event in self.rotations.items():
+            self.rotation(position, event)
+
+    def rotation(self, position, event):
+        """docs/format.md, "Another key"."""
+        def named(point):
+            raw = spki(point)
+            text = base64.b64encode(b"\x02" + raw).decode()
+            return "%s+%s+%s" % (event["origin"], hashlib.sha256(raw).hexdigest()[:8], text)
+
+        where = "record %d: the log's new key" % position
+        old, new = named(event["old_key"]), named(event["new_key"])
+        root = base64.b64encode(event["root"]).decode()
+        text = "keytrail key rotation v1\n%s\n%d\n%s\n%s\n%s\n" % (
+            event["origin"], event["size"], root, old, new)
+        for point, signature in (("old_key", "old_signature"), ("new_key", "new_signature")):
+            check(well_formed(event[signature]) and self.openssl.verifies(
+                self.openssl.key_file(spki(event[point])), text.encode(), event[signature]),
+                "%s is not signed for by its %s" % (where, point.replace("_", " ")))
+        check(event["size"] == position, "%s is for another place" % where)
+        pair = [key.text for size, key in self.keys if size == position + 1]
+        check(new in pair, "%s is not the one of keys.txt" % where)
+        check(self.first > 0 or root_of(self.leaves, position) == event["root"],
+              "%s was signed for over another history" % where)
+
+    def key_for(self, size):
+        return [key for begins, key in self.keys if begins <= size][-1]
+
     def tree(self):
-        own = text_of(self.path("checkpoint-key"), "checkpoint-key")
-        self.key = Key(self.given or own)
-        check(self.key.spki == Key(own).spki, "the export names another key than --key")
-        self.checkpoint = Checkpoint(text_of(self.path("checkpoint"), "checkpoint"), self.key,
-                                     self.openssl, "checkpoint")
-        check(self.checkpoint.origin == self.origin, "the checkpoint is of another log")
+        self.load_keys()
+        text = text_of(self.path("checkpoint"), "checkpoint")
+        self.checkpoint = Checkpoint(text, self.keys[-1][1], self.openssl, "checkpoint")
         check(self.end <= self.checkpoint.size, "the range goes beyond the checkpoint")
         tree = Tree(self.folder, self.checkpoint.size)
         check(tree.root() == self.checkpoint.root, "the tiles do not give the root that was signed")
@@ -654,19 +711,16 @@ class Export:
                 return None
             path, what = self.path("since-checkpoint"), "since-checkpoint"
         try:
-            kept = Checkpoint(text_of(path, what), self.key, self.openssl, what)
+            text = text_of(path, what)
+            rows = text.split("\n")
+            size = int(rows[1]) if len(rows) > 1 and rows[1].isdigit() else 0
+            kept = Checkpoint(text, self.key_for(size), self.openssl, what)
         except OSError as error:
             raise Wrong("%s cannot be read: %s" % (what, error))
-        check(kept.origin == self.origin, "%s is of another log" % what)
         check(kept.size <= self.checkpoint.size,
               "the log was cut off: %s covers %d records" % (what, kept.size))
         if self.first == 0 and self.end >= kept.size:
-            parts, at = [], 0
-            for bit in reversed(range(64)):
-                if kept.size >> bit & 1:
-                    parts.append(full(self.leaves[at:at + (1 << bit)]))
-                    at += 1 << bit
-            holds = fold(parts) == kept.root
+            holds = root_of(self.leaves, kept.size) == kept.root
         else:
             check(os.path.exists(self.path("consistency.txt")),
                   "this export has no proof for it; ask for one made with --since")
