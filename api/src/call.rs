@@ -209,6 +209,7 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         | Refusal::CodeRedeemed
         | Refusal::CodesRefused { .. }
         | Refusal::ClientTooOld
+        | Refusal::DeviceMayNotBegin
         | Refusal::MethodNotOffered
         | Refusal::ChallengeNotLive
         | Refusal::JudgedBefore

@@ -12,7 +12,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
     activations, admin, audit, broadcasts, device_activation, device_authentication, evidence,
-    operations, pending, registrations, users,
+    initiative, operations, pending, registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -34,7 +34,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         broadcasts::create, broadcasts::broadcast, broadcasts::cancel,
         evidence::evidence, evidence::jwks,
         device_activation::start, device_activation::finish,
-        pending::list,
+        initiative::begin, pending::list,
         device_authentication::start, device_authentication::finish,
         audit::checkpoint, audit::cosigned_checkpoint, audit::checkpoint_key, audit::tile, audit::receipt, audit::events,
         audit::operation_receipt,
@@ -209,6 +209,8 @@ mod tests {
             "HardwareKey",
             "PreviousSignatures",
             "FinishedActivation",
+            "BeginOperation",
+            "BegunOperation",
             "ListPending",
             "Pending",
             "PendingOperation",

@@ -75,6 +75,8 @@ table! {
         "To a device: no such registration, another device token, or nothing that waits for an answer. Which of them is not said.";
     RegistrationLocked = 403 "registration_locked", "Registration locked",
         "To a device that sent the right device token: the registration is locked until the service provider unlocks it or it is activated again.";
+    DeviceMayNotBegin = 403 "device_may_not_begin", "Device may not begin",
+        "To a device: the application does not allow devices to begin operations.";
     ClientNotServed = 403 "client_not_served", "Client not served",
         "To a device: clients of this version are not served; the app must be updated.";
     ChallengeNotLive = 409 "challenge_not_live", "Challenge not live",

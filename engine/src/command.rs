@@ -112,6 +112,8 @@ pub enum Want {
     CreateOperation(CreateOperation),
     /// Ask several devices of a user; one of them is to answer.
     Broadcast(Vec<CreateOperation>),
+    /// A device begins an operation of its own accord.
+    BeginOperation(BeginOperation),
     /// Issue an operation's challenge.
     StartAuthentication(StartAuthentication),
     /// Judge the answer to a challenge.
@@ -272,6 +274,8 @@ pub struct CreateOperation {
     pub registration: Id,
     /// The broadcast that it belongs to, if it does.
     pub broadcast: Option<Id>,
+    /// The template that says what it asks for, if it names one.
+    pub template: Option<String>,
     /// What it asks for.
     pub kind: OperationKind,
     /// Factors required.
@@ -303,6 +307,7 @@ impl CreateOperation {
             operation,
             registration,
             broadcast: None,
+            template: None,
             kind: OperationKind::Authentication,
             level,
             methods: Vec::new(),
@@ -315,6 +320,21 @@ impl CreateOperation {
             sealed: Vec::new(),
         }
     }
+}
+
+/// A device begins an operation of its own accord.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginOperation {
+    /// Its id.
+    pub operation: Id,
+    /// The registration of the device.
+    pub registration: Id,
+    /// Factors that the device wants to show.
+    pub level: Level,
+    /// Hash of the device's nonce, for which beginning can be repeated.
+    pub nonce_hash: Bytes32,
+    /// The client's version.
+    pub client_version: String,
 }
 
 /// Issue an operation's challenge.
@@ -439,6 +459,9 @@ pub enum Refusal {
     /// No method of the registration fits what is asked for.
     #[error("no method of the registration fits")]
     NoMethodFits,
+    /// The application does not allow devices to begin operations.
+    #[error("devices may not begin operations")]
+    DeviceMayNotBegin,
     /// This method cannot answer this operation.
     #[error("method cannot answer this operation")]
     MethodNotOffered,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::attestation::policy::{BootRule, Mode, Policy, ProvisioningRule};
 use crate::attestation::{Environment, SecurityLevel, properties};
 use crate::reasons::{CodeType, PinType, RiskAttribute, Strategy};
+use crate::templates::{self, Template};
 use crate::terms::Method;
 use crate::version::ClientVersion;
 
@@ -49,6 +50,10 @@ pub struct Config {
     pub failures_allowed: u32,
     /// How long an operation may be answered unless it says otherwise, in seconds.
     pub operation_lifetime_s: u32,
+    /// What common operations ask for, by name.
+    pub operation_templates: Vec<Template>,
+    /// Whether a device may begin an operation of its own accord.
+    pub allow_device_initiated: bool,
     /// What follows from the additional hardware check.
     pub hw_key_validation_strategy: Strategy,
     /// Oldest client that can have a hardware key.
@@ -80,6 +85,8 @@ impl Default for Config {
             pin_type: PinType::Numeric,
             failures_allowed: 3,
             operation_lifetime_s: 300,
+            operation_templates: Vec::new(),
+            allow_device_initiated: false,
             hw_key_validation_strategy: Strategy::Supported,
             hw_key_min_client_version: first_with_hardware_keys(),
             enabled_risk_data: Vec::new(),
@@ -247,6 +254,25 @@ pub const PROPERTIES: &[Property] = &[
         |attribute| json!(attribute.as_str()),
         "Risk attributes that results carry."
     ),
+    Property {
+        name: "operation_templates",
+        about: "What common operations ask for, by name: an object of at most 16 templates; see docs/protocol.md.",
+        set: |config, value| {
+            config.operation_templates = templates::read(value)?;
+            Ok(())
+        },
+        get: |config| templates::write(&config.operation_templates),
+    },
+    Property {
+        name: "allow_device_initiated",
+        about: "Whether a device may begin an authentication that no service provider has asked for.",
+        set: |config, value| {
+            config.allow_device_initiated =
+                value.as_bool().ok_or_else(|| "must be true or false".to_owned())?;
+            Ok(())
+        },
+        get: |config| json!(config.allow_device_initiated),
+    },
     Property {
         name: "min_client_version",
         about: "Oldest client that is served at all, or null.",
@@ -478,7 +504,7 @@ mod tests {
     #[test]
     fn every_property_refuses_an_object_by_name() {
         for property in PROPERTIES {
-            let errors = set(property.name, json!({})).unwrap_err();
+            let errors = set(property.name, json!({ "": {} })).unwrap_err();
             assert!(
                 matches!(&errors[0], ConfigError::Invalid { property: name, .. } if *name == property.name)
             );

@@ -419,6 +419,8 @@ pub struct Operation {
     pub application: Id,
     /// The broadcast that it belongs to, if it does.
     pub broadcast: Option<Id>,
+    /// Hash of the nonce of the device that began it, if one did.
+    pub begun: Option<Bytes32>,
     /// What it asks for.
     pub kind: OperationKind,
     /// Factors required.

@@ -325,6 +325,8 @@ pub struct OperationCreatedV1 {
     pub operation: Id,
     /// The broadcast that it belongs to, if it does.
     pub broadcast: Option<Id>,
+    /// The template that said what it asks for, if it named one.
+    pub template: Option<String>,
     /// What it asks for.
     pub kind: OperationKind,
     /// Factors required.
@@ -444,6 +446,24 @@ pub struct OperationAnsweredElsewhereV1 {
     pub operation: Id,
     /// The operation of the same broadcast that was answered.
     pub answered: Id,
+}
+
+/// A device began an operation of its own accord: an authentication that shows
+/// and signs nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationBegunV1 {
+    /// The operation.
+    pub operation: Id,
+    /// Factors that the device wants to show.
+    pub level: Level,
+    /// Hash of the device's nonce, for which beginning can be repeated.
+    pub nonce_hash: Bytes32,
+    /// The client's version as it declared it.
+    pub client_version: String,
+    /// Methods that may answer: allowed, and of that level.
+    pub offered: Vec<Method>,
+    /// When it can no longer be answered.
+    pub expires_at: Micros,
 }
 
 /// A person is to be erased. The stream is the subject: its random id is all
@@ -711,6 +731,7 @@ registry! {
     OperationExpired(OperationExpiredV1) = 53 schema 1,
     OperationCancelled(OperationCancelledV1) = 54 schema 1,
     OperationAnsweredElsewhere(OperationAnsweredElsewhereV1) = 55 schema 1,
+    OperationBegun(OperationBegunV1) = 56 schema 1,
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,

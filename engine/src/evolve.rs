@@ -14,15 +14,16 @@ use crate::entries::{
 };
 use crate::events::{
     ActivationJudgedV1, ActivationRequestedV1, ActivationStartedV1, Actor, ApiKeyCreatedV1,
-    ApplicationCreatedV1, AuthenticationJudgedV1, ErasureOrderedV1, Event, OperationCreatedV1,
+    ApplicationCreatedV1, AuthenticationJudgedV1, ErasureOrderedV1, Event, OperationBegunV1,
+    OperationCreatedV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::machine::{Change, Entries, Record, StreamHead};
 use crate::operation::NOISE_WINDOW_S;
 use crate::reasons::{
-    ActivationState, BudgetScope, CancelReason, OperationState, RegistrationState,
+    ActivationState, BudgetScope, CancelReason, OperationKind, OperationState, RegistrationState,
 };
-use crate::terms::{HwKeyClientStatus, HwKeyServerResult};
+use crate::terms::{HwKeyClientStatus, HwKeyServerResult, Level, Method};
 use crate::transcript::NO_CONTENT;
 
 /// How long something that is over stays in state, in seconds: an operation and
@@ -80,6 +81,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         | Event::OperationExpired(_)
         | Event::OperationCancelled(_)
         | Event::OperationAnsweredElsewhere(_)
+        | Event::OperationBegun(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
         | Event::StateDigested(_)
@@ -219,6 +221,7 @@ impl Changes<'_> {
                 let state = OperationState::Cancelled;
                 self.operation_over(payload.operation, state, Some(payload.reason));
             }
+            Event::OperationBegun(payload) => self.operation_begun(payload),
             Event::OperationAnsweredElsewhere(payload) => {
                 let reason = Some(CancelReason::AnsweredElsewhere);
                 self.operation_over(payload.operation, OperationState::Cancelled, reason);
@@ -499,20 +502,57 @@ impl Changes<'_> {
     fn operation_created(&mut self, payload: &OperationCreatedV1) {
         let Some(registration) = self.look().registration(self.stream()) else { return };
         let operation = Operation {
-            registration: self.stream(),
-            application: registration.application,
             broadcast: payload.broadcast,
             kind: payload.kind,
-            level: payload.level,
-            methods: payload.offered.clone(),
             context_hash: payload.context_hash,
             data_to_sign_hash: payload.data_to_sign_hash,
             matching: payload.matching.clone(),
             external_id: payload.external_id,
             post_context: payload.post_context_hash != NO_CONTENT,
+            ..self.asked(&registration, payload.level, &payload.offered, payload.expires_at)
+        };
+        self.operation_is_there(payload.operation, operation);
+        if let Some(id) = payload.broadcast {
+            self.broadcast(id, registration.application, |broadcast| {
+                broadcast.operations.push(payload.operation);
+                broadcast.open += 1;
+            });
+        }
+    }
+
+    fn operation_begun(&mut self, payload: &OperationBegunV1) {
+        let Some(registration) = self.look().registration(self.stream()) else { return };
+        let operation = Operation {
+            begun: Some(payload.nonce_hash),
+            ..self.asked(&registration, payload.level, &payload.offered, payload.expires_at)
+        };
+        self.operation_is_there(payload.operation, operation);
+    }
+
+    /// An authentication that shows and signs nothing.
+    fn asked(
+        &self,
+        registration: &Registration,
+        level: Level,
+        offered: &[Method],
+        expires_at: Micros,
+    ) -> Operation {
+        Operation {
+            registration: self.stream(),
+            application: registration.application,
+            broadcast: None,
+            begun: None,
+            kind: OperationKind::Authentication,
+            level,
+            methods: offered.to_vec(),
+            context_hash: NO_CONTENT,
+            data_to_sign_hash: NO_CONTENT,
+            matching: None,
+            external_id: false,
+            post_context: false,
             created_at: self.now(),
             created_in: self.position(),
-            expires_at: payload.expires_at,
+            expires_at,
             state: OperationState::Pending,
             challenge: None,
             attempts: Vec::new(),
@@ -525,17 +565,13 @@ impl Changes<'_> {
             },
             ended_at: None,
             cancel_reason: None,
-        };
-        let application = operation.application;
-        self.put(Key::Operation(payload.operation), Entry::Operation(Arc::new(operation)));
-        if let Some(id) = payload.broadcast {
-            self.broadcast(id, application, |broadcast| {
-                broadcast.operations.push(payload.operation);
-                broadcast.open += 1;
-            });
         }
-        self.registration(|registration| registration.open_operations.push(payload.operation));
-        self.deadline(payload.expires_at, Expiring::Operation(payload.operation));
+    }
+
+    fn operation_is_there(&mut self, id: Id, operation: Operation) {
+        self.deadline(operation.expires_at, Expiring::Operation(id));
+        self.put(Key::Operation(id), Entry::Operation(Arc::new(operation)));
+        self.registration(|registration| registration.open_operations.push(id));
     }
 
     /// Changes a broadcast, which begins with its first operation.

@@ -5,7 +5,7 @@
 //! rests on this, and so does the question what another rule would have done.
 
 use crate::command::{
-    ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
+    BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
     FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, StartActivation,
     StartAuthentication, StartLog, Want,
 };
@@ -136,6 +136,13 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             registration: stream,
             reason: payload.reason,
         },
+        Event::OperationBegun(payload) => Want::BeginOperation(BeginOperation {
+            operation: payload.operation,
+            registration: stream,
+            level: payload.level,
+            nonce_hash: payload.nonce_hash,
+            client_version: payload.client_version,
+        }),
         Event::OperationCreated(payload) if payload.broadcast.is_some() => {
             Want::Broadcast(asked(records)?)
         }
@@ -185,6 +192,7 @@ fn ask(record: &Record, payload: OperationCreatedV1) -> CreateOperation {
         operation: payload.operation,
         registration: record.draft.stream,
         broadcast: payload.broadcast,
+        template: payload.template,
         kind: payload.kind,
         level: payload.level,
         methods: payload.methods,

@@ -24,6 +24,7 @@ pub mod events;
 pub mod evidence;
 mod evolve;
 pub mod ids;
+pub mod initiative;
 pub mod inverse;
 pub mod key;
 pub mod layout;
@@ -37,6 +38,7 @@ pub mod seal;
 pub mod sealed;
 pub mod signature;
 pub mod strategy;
+pub mod templates;
 pub mod terms;
 pub mod transcript;
 pub mod version;
@@ -59,7 +61,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 5;
+    const STATE_VERSION: u32 = 6;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -186,6 +188,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         }
         Want::CreateOperation(want) => operation::create(look, at, id, want),
         Want::Broadcast(asks) => broadcast::create(look, at, id, asks),
+        Want::BeginOperation(want) => initiative::begin(look, at, id, want),
         Want::StartAuthentication(want) => operation::start(look, at, id, want),
         Want::FinishAuthentication(want) => operation::finish(look, at, id, want),
         Want::CancelOperation { by, operation } => operation::cancel(look, at, id, by, *operation),

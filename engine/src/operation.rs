@@ -30,6 +30,7 @@ use crate::reasons::{
 };
 use crate::registration::{has_repeats, served};
 use crate::strategy::{Consequence, HardwareCheck};
+use crate::templates;
 use crate::terms::{Decision, Level, Method, Role, Verdict};
 use crate::transcript::NO_CONTENT;
 
@@ -84,6 +85,7 @@ pub(crate) fn created(
         let expected = "must come with a context or data to sign: a transaction signs something";
         return Err(Refusal::Invalid { field: "kind", expected });
     }
+    templates::check(&application, want)?;
     if let Some(matching) = &want.matching {
         confirmation::check(matching)?;
     }
@@ -99,6 +101,7 @@ pub(crate) fn created(
         by: want.by.clone(),
         operation: want.operation,
         broadcast: want.broadcast,
+        template: want.template.clone(),
         kind: want.kind,
         level: want.level,
         methods: want.methods.clone(),
@@ -129,7 +132,11 @@ pub fn can_ask(
 }
 
 /// Methods that are allowed, asked for, and reach the level.
-fn methods_for(application: &Application, level: Level, asked: &[Method]) -> Vec<Method> {
+pub(crate) fn methods_for(
+    application: &Application,
+    level: Level,
+    asked: &[Method],
+) -> Vec<Method> {
     let allowed = application.config.allowed_methods.iter().copied();
     allowed
         .filter(|method| method.level() >= level)

@@ -112,6 +112,7 @@ impl<'a> Judged<'a> {
             | Event::OperationExpired(_)
             | Event::OperationCancelled(_)
             | Event::OperationAnsweredElsewhere(_)
+            | Event::OperationBegun(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
             | Event::KeyUseCounted(_)

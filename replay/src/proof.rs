@@ -59,7 +59,7 @@ pub fn leaf(record: &[u8]) -> Hash {
     hasher.finalize().into()
 }
 
-fn parent(left: &Hash, right: &Hash) -> Hash {
+pub(crate) fn parent(left: &Hash, right: &Hash) -> Hash {
     let mut hasher = Sha256::new();
     hasher.update([0x01]);
     hasher.update(left);
@@ -78,7 +78,12 @@ pub struct Roots {
 impl Roots {
     /// Adds a record.
     pub fn push(&mut self, record: &[u8]) {
-        let mut hash = leaf(record);
+        self.push_leaf(leaf(record));
+    }
+
+    /// Adds a record by its hash as a leaf.
+    pub(crate) fn push_leaf(&mut self, leaf: Hash) {
+        let mut hash = leaf;
         // Each trailing one bit of the old size is a full subtree that this one completes.
         for _ in 0..self.size.trailing_ones() {
             if let Some(left) = self.stack.pop() {

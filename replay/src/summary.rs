@@ -64,6 +64,7 @@ pub fn summary(event: &Event) -> String {
         ),
         Event::OperationExpired(e) => format!("operation {}", e.operation),
         Event::OperationCancelled(e) => format!("operation {}: {}", e.operation, e.reason),
+        Event::OperationBegun(e) => format!("operation {} {}", e.operation, e.level),
         Event::OperationAnsweredElsewhere(e) => {
             format!("operation {}: {} was answered", e.operation, e.answered)
         }

@@ -17,6 +17,7 @@ mod records;
 mod rules;
 mod signatures;
 mod states;
+mod tiles;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,6 +46,7 @@ use self::ids::Ids;
 use self::records::{Records, Spot, Together};
 use self::signatures::Signatures;
 use self::states::States;
+use self::tiles::Tiles;
 use crate::folder::{Folder, FolderError};
 use crate::report::{Level, LevelReport, Outcome, Place, Report};
 use crate::{hex, rfc3339};
@@ -137,7 +139,10 @@ pub fn verify(dir: &Path, options: &Options) -> Result<Report, FolderError> {
             &options.since,
             options.policy.as_ref(),
         )?;
-        let pass = Pass::new(&folder, &second, checkpoints, workers, options);
+        let findings = Findings::new(options.failures_kept, &[tiles::COMPARED]);
+        let covered = if options.through >= Level::Copies { checkpoints.covered() } else { 0 };
+        let tiles = Tiles::open(&folder.dir, covered, findings)?;
+        let pass = Pass { tiles, ..Pass::new(&folder, &second, checkpoints, workers, options) };
         match journal {
             Ok(journal) => pass.run(&journal),
             Err(error) => Ok(pass.without_origin(&error)),
@@ -202,6 +207,8 @@ struct Pass<'a, 'scope> {
     records: Records,
     copies: Option<Copies>,
     checkpoints: Checkpoints,
+    /// None where no tree is stored.
+    tiles: Option<Tiles>,
     signatures: Signatures<'scope>,
     rules: Findings,
     states: States,
@@ -246,6 +253,7 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             records,
             copies: copy.map(|copy| Copies::new(findings(&["records_compared"]), copy, clean)),
             checkpoints,
+            tiles: None,
             signatures,
             rules: findings(&["commands"]),
             states: States::new(
@@ -355,7 +363,11 @@ impl<'a, 'scope> Pass<'a, 'scope> {
             let mut spot =
                 Spot { file: Arc::clone(file), offset, position: self.next, prev: self.chain };
             offset += 4 + bytes.len() as u64;
-            let before = self.checkpoints.record(bytes);
+            let leaf = crate::proof::leaf(bytes);
+            let before = self.checkpoints.record(bytes, leaf);
+            if let Some(tiles) = self.tiles.as_mut().filter(|_| self.whole) {
+                tiles.record(leaf)?;
+            }
             match record::decode(bytes) {
                 Ok((record, prev)) => {
                     self.checkpoints.change(&record, before);
@@ -452,13 +464,14 @@ impl<'a, 'scope> Pass<'a, 'scope> {
         }
         let otherwise = if whole { Outcome::Holds } else { Outcome::Incomplete };
         let folded = whole && self.folding;
+        let tiles = self.tiles.map(|tiles| tiles.findings);
         let copies = match (self.copies, &self.second.copy) {
             (Some(mut copies), _) => {
                 copies.end(self.next);
-                copies.report()
+                copies.report(tiles)
             }
             (None, Some(Err(why))) => copies::unusable(self.options.failures_kept, why),
-            (None, _) => copies::absent(self.options.failures_kept),
+            (None, _) => copies::absent(self.options.failures_kept, tiles),
         };
         let copies = noted(copies, &self.second.notes);
         self.digests.remark(&mut self.states.findings);

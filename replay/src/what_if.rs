@@ -518,6 +518,7 @@ fn subject(want: &Want) -> Option<Subject> {
         Want::FinishActivation(want) => Some(Subject::Thing(Activation, want.activation)),
         Want::CancelActivation { activation, .. } => Some(Subject::Thing(Activation, *activation)),
         Want::ExpireActivation(activation) => Some(Subject::Thing(Activation, *activation)),
+        Want::BeginOperation(want) => Some(Subject::Thing(Operation, want.operation)),
         Want::CreateOperation(want) => Some(Subject::Thing(Operation, want.operation)),
         // The first operation stands for those of the other devices.
         Want::Broadcast(asks) => {

@@ -213,6 +213,77 @@ fn every_flipped_bit_of_the_checkpoint_beside_the_log_is_found() {
     }
 }
 
+/// The levels of the tree that are stored, with their bytes.
+fn stored_tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let level = |level: u8| folder.join(format!("store/tree/level-{level}"));
+    (0..5).map(|number| (level(number), fs::read(level(number)).unwrap())).collect()
+}
+
+#[test]
+fn every_flipped_bit_of_a_stored_hash_and_a_cut_file_of_them_are_found() {
+    let evidence = Evidence::of_a_day();
+    let copied = tempfile::tempdir().unwrap();
+    for part in ["log", "store/tree"] {
+        copy(&evidence.path().join(part), &copied.path().join(part));
+    }
+    let options = Options { through: Level::Copies, ..Options::default() };
+    let stored = stored_tree(copied.path());
+    let hashes = stored.iter().map(|(_, bytes)| bytes.len() as u64 / 32).sum();
+    let report = verify(copied.path(), &options).unwrap();
+    let level = report.level(Level::Copies).unwrap();
+    assert_eq!((level.outcome, level.count("hashes_compared")), (Outcome::Absent, hashes));
+    for (path, whole) in stored {
+        for byte in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[byte] ^= 1 << (byte % 8);
+            fs::write(&path, &damaged).unwrap();
+            let report = verify(copied.path(), &options).unwrap();
+            let [failure] = &report.level(Level::Copies).unwrap().failures[..] else {
+                panic!("{} byte {byte}: {report}", path.display())
+            };
+            assert_eq!(failure.place.offset, Some(byte as u64 / 32 * 32));
+        }
+        if let Some(cut) = whole.len().checked_sub(1) {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let report = verify(copied.path(), &options).unwrap();
+            assert_eq!(outcome(&report, Level::Copies), Outcome::Fails);
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_a_higher_level_of_the_stored_tree_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut history = History::begin(folder.path(), small_segments(1_024));
+    for since in 0..300 {
+        let since = engine::ids::Micros(since);
+        let counts = engine::events::KeyUseCountedV1 { since, service_provider: 1, device: 1 };
+        history.done(engine::command::Want::CountKeyUse(counts));
+    }
+    let options = notary::Options {
+        guard: folder.path().join("guard"),
+        disk: Arc::new(RealDisk),
+        every_ms: None,
+        fatal: Arc::new(|message| panic!("{message}")),
+    };
+    let (log, store) = (history.store.log.clone(), &history.store);
+    let notary = Notary::start(folder.path(), log, &store.keys, &store.origin, None, options);
+    notary.unwrap().stop().unwrap();
+    history.store.close().unwrap();
+    let options = Options { through: Level::Copies, ..Options::default() };
+    assert!(verify(folder.path(), &options).unwrap().holds);
+    let (path, whole) = stored_tree(folder.path()).swap_remove(1);
+    assert_eq!(whole.len(), 32, "256 of 304 records are a whole tile");
+    for byte in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[byte] ^= 0x80;
+        fs::write(&path, &damaged).unwrap();
+        let report = verify(folder.path(), &options).unwrap();
+        assert_eq!(outcome(&report, Level::Copies), Outcome::Fails, "byte {byte}: {report}");
+    }
+}
+
 #[test]
 fn a_checkpoint_taken_away_is_missed_by_whoever_brought_the_key() {
     let evidence = Evidence::of_a_day();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, Subcommand};
 use engine::ids::Id;
 use engine::reasons::RejectReason;
-use engine::terms::{Decision, Method};
+use engine::terms::{Decision, Level, Method};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -17,7 +17,7 @@ use super::{Exit, report};
 use crate::device::{
     ActivationOptions, AuthenticationOptions, Client, ClientError, DeviceError, Hardware,
     HardwareFault, Misbehaviour, Offer, Phone, Redemption, Repetition, SoftwareFault, StateError,
-    authenticate_start, load, pending as pending_operations, save_new, save_over,
+    authenticate_start, begin, load, pending as pending_operations, save_new, save_over,
 };
 use crate::ports::SystemEntropy;
 use crate::wire::QrPayload;
@@ -165,6 +165,9 @@ struct Authenticate {
     /// The operation; without it, the oldest that waits
     #[arg(long, value_name = "ID")]
     operation: Option<Id>,
+    /// Begin an operation that nobody has asked for: ONE_FACTOR or TWO_FACTOR
+    #[arg(long, value_name = "LEVEL", value_parser = level, conflicts_with = "operation")]
+    begin: Option<Level>,
     /// DEVICE, DEVICE:PIN or DEVICE:BIOMETRIC; without it, one that may answer
     #[arg(long, value_name = "METHOD", value_parser = method)]
     method: Option<Method>,
@@ -458,6 +461,10 @@ fn authenticate(arguments: &Authenticate) -> Result<Exit, Failure> {
     let phone = load(&common.state)?;
     let client = Client::new(phone.server(), arguments.ca.as_deref())?;
     let mut options = authentication_options(arguments)?;
+    if let Some(level) = arguments.begin {
+        let begun = begin(&client, &phone, level, &SystemEntropy)?;
+        options.operation = Some(begun.operation_id);
+    }
     let answering = authenticate_start(&client, &phone, &options)?;
     if !common.json {
         print!("{}", words::shown(answering.started()));
@@ -570,6 +577,10 @@ fn pin(given: &Pin) -> Result<Option<Zeroizing<String>>, Failure> {
     };
     read.map_err(|_| Failure::PinFile(path.clone()))?;
     Ok(Some(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())))
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    Level::parse(text).ok_or_else(|| "ONE_FACTOR or TWO_FACTOR".to_owned())
 }
 
 fn reject_reason(text: &str) -> Result<RejectReason, String> {
@@ -689,6 +700,7 @@ mod tests {
             "--yes --reason NOT_ME",
             "--reject --reason BORED",
             "--reject --number 42",
+            "--begin THREE",
         ] {
             assert!(parse(&format!("device authenticate {both}")).is_err(), "{both}");
         }

@@ -281,7 +281,7 @@ impl<'a> Cast<'a> {
             octets: Octets(QUESTION.to_vec()),
         };
         let body = CreateOperation {
-            kind: OperationKind::Transaction,
+            kind: Some(OperationKind::Transaction),
             context: Some(context),
             ..CreateOperation::new(registration_id, level)
         };

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use engine::ids::Id;
-use engine::machine::Entropy;
+use engine::machine::{Entropy, random};
 use engine::proofs::{AuthenticationFacts, Signed};
 use engine::reasons::RejectReason;
-use engine::terms::{Decision, HwKeyClientStatus, Method, Role};
+use engine::terms::{Decision, HwKeyClientStatus, Level, Method, Role};
 use engine::transcript::{Content, NO_CONTENT, Said, shown_octets};
 use engine::version::ClientVersion;
 use zeroize::Zeroizing;
@@ -17,8 +17,8 @@ use super::misbehaviour::{Misbehaviour, Repetition};
 use super::phone::{HardwareKey, Phone, message};
 use super::{Client, ClientError, DeviceError};
 use crate::wire::device::{
-    FinishAuthentication, FinishedAuthentication, ListPending, Pending, PendingOperation, Shown,
-    Signatures, StartAuthentication, StartedAuthentication,
+    BeginOperation, BegunOperation, FinishAuthentication, FinishedAuthentication, ListPending,
+    Pending, PendingOperation, Shown, Signatures, StartAuthentication, StartedAuthentication,
 };
 use crate::wire::{Octets, Octets32};
 
@@ -121,6 +121,27 @@ pub fn authenticate_start(
         return Err(DeviceError::OtherAnswer("operation"));
     }
     Ok(Answering { started })
+}
+
+/// Begins an authentication that nobody has asked for.
+///
+/// # Errors
+///
+/// [`DeviceError::Client`].
+pub fn begin(
+    client: &Client,
+    phone: &Phone,
+    level: Level,
+    entropy: &dyn Entropy,
+) -> Result<BegunOperation, DeviceError> {
+    let body = BeginOperation {
+        registration_id: phone.registration_id,
+        device_token: token(phone, &Misbehaviour::default()),
+        nonce: Octets32(random(entropy)),
+        level,
+        client_version: phone.client_version.to_string(),
+    };
+    Ok(client.post("/device/v1/operations/begin", &body, None)?)
 }
 
 /// What waits for this phone, oldest first; waits as many seconds for it if there
@@ -389,7 +410,6 @@ mod tests {
     use engine::key::PublicKey;
     use engine::reasons::OperationKind;
     use engine::signature::Verdict;
-    use engine::terms::Level;
 
     use super::*;
     use crate::device::misbehaviour::{HardwareFault, SoftwareFault};

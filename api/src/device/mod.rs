@@ -27,7 +27,7 @@ use engine::version::NotAVersion;
 
 pub use activation::{Activating, ActivationOptions, Hardware, Offer, Redemption, activate};
 pub use authentication::{
-    Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, pending,
+    Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, begin, pending,
 };
 pub use client::{Client, ClientError, Refusal};
 pub(crate) use client::{agent, is_https};

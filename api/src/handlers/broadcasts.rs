@@ -15,6 +15,7 @@ use engine::reasons::OperationState;
 use super::activations::own_application;
 use super::operations::{OperationQuery, ask, own};
 use super::pending;
+use super::templates::Asks;
 use crate::auth::roles::ServiceProvider;
 use crate::call::{Call, Failed, Outcome};
 use crate::http::body::Body;
@@ -137,23 +138,24 @@ async fn offered(
     if let Some(first) = repeated(call, asked) {
         return call.record(first).map(Outcome::Repeat).map_err(Failed::Error);
     }
-    let chosen = chosen(call, subject, &application, body);
+    let asks = Asks::of_broadcast(body, &application).map_err(Failed::Error)?;
+    let chosen = chosen(call, subject, body.application_id, &application, &asks);
     if chosen.is_empty() {
         let detail = "no device of the user can answer this";
         return Err(Failed::Error(ApiError::new(Code::NoMethodFits).detail(detail)));
     }
     let event_id = call.fresh_event_id();
     let broadcast = Some(call.fresh_id());
-    let matching = body.confirmation.map(|how| engine::confirmation::draw(how, &*call.entropy));
-    let mut asks = Vec::with_capacity(chosen.len());
+    let matching = asks.confirmation.map(|how| engine::confirmation::draw(how, &*call.entropy));
+    let mut wanted = Vec::with_capacity(chosen.len());
     for (index, (id, registration)) in chosen.iter().enumerate() {
         let one = CreateOperation::from_broadcast(body, *id);
         let event_id = event_id.nth(index as u8);
         let mut ask = ask(call, asked, event_id, registration, one).map_err(Failed::Error)?;
         (ask.broadcast, ask.matching) = (broadcast, matching.clone());
-        asks.push(ask);
+        wanted.push(ask);
     }
-    call.execute(Command { event_id, want: Want::Broadcast(asks) }, asked.causation).await
+    call.execute(Command { event_id, want: Want::Broadcast(wanted) }, asked.causation).await
 }
 
 /// The first record of the same request, if it was carried out: by now other
@@ -170,8 +172,9 @@ fn repeated(call: &Call, asked: &Asked) -> Option<Position> {
 fn chosen(
     call: &Call,
     subject: Id,
+    application_id: Id,
     application: &Application,
-    body: &CreateBroadcast,
+    asks: &Asks,
 ) -> Vec<(Id, Arc<Registration>)> {
     let (from, to) = Key::owned_by(subject);
     let mut found: Vec<_> = call
@@ -180,8 +183,8 @@ fn chosen(
         .iter()
         .filter_map(|(key, _)| if let Key::Owned(_, id) = key { Some(*id) } else { None })
         .filter_map(|id| Some((id, call.look().registration(id)?)))
-        .filter(|(_, known)| known.application == body.application_id)
-        .filter(|(_, known)| can_ask(application, known, body.level, &body.methods))
+        .filter(|(_, known)| known.application == application_id)
+        .filter(|(_, known)| can_ask(application, known, asks.level, &asks.methods))
         .collect();
     found.sort_by_key(|(_, known)| std::cmp::Reverse(known.last_used_at.max(known.activated_at)));
     found.truncate(DEVICES_MAX);

@@ -4,7 +4,8 @@
 //! - [`activations`], [`registrations`], [`operations`], [`broadcasts`], [`evidence`], [`users`]:
 //!   for service providers.
 //! - [`audit`]: for auditors.
-//! - [`device_activation`], [`device_authentication`], [`pending`]: for devices.
+//! - [`device_activation`], [`device_authentication`], [`initiative`],
+//!   [`pending`]: for devices.
 
 pub mod activations;
 pub mod admin;
@@ -13,10 +14,12 @@ pub mod broadcasts;
 pub mod device_activation;
 pub mod device_authentication;
 pub mod evidence;
+pub mod initiative;
 mod judging;
 pub mod operations;
 pub mod pending;
 pub mod registrations;
+mod templates;
 pub mod users;
 
 use actix_web::web::{self, ServiceConfig};
@@ -90,6 +93,7 @@ fn device(config: &mut ServiceConfig) {
         .service(
             web::resource("/device/v1/activations/{id}/finish").post(device_activation::finish),
         )
+        .service(web::resource("/device/v1/operations/begin").post(initiative::begin))
         .service(web::resource("/device/v1/operations/pending").post(pending::list))
         .service(web::resource("/device/v1/operations/start").post(device_authentication::start))
         .service(

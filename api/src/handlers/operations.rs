@@ -21,6 +21,7 @@ use utoipa::IntoParams;
 use super::activations::{own_application, risk};
 use super::pending;
 use super::registrations::{self, remaining_attempts};
+use super::templates::Asks;
 use crate::auth::roles::ServiceProvider;
 use crate::call::Call;
 use crate::http::body::Body;
@@ -68,6 +69,8 @@ pub(super) fn ask(
     registration: &entries::Registration,
     body: CreateOperation,
 ) -> Result<command::CreateOperation, ApiError> {
+    let application = call.look().application(registration.application).ok_or(Code::NotFound)?;
+    let asks = Asks::of(&body, &application)?;
     let request = sealed_request(call, &body)?;
     let sealed = match &request {
         Some(request) => seal_request(call, event_id, body.registration_id, registration, request)?,
@@ -79,15 +82,16 @@ pub(super) fn ask(
         operation: call.fresh_id(),
         registration: body.registration_id,
         broadcast: None,
-        kind: body.kind,
-        level: body.level,
-        methods: body.methods,
-        lifetime_s: body.lifetime_s,
+        template: body.template,
+        kind: asks.kind,
+        level: asks.level,
+        methods: asks.methods,
+        lifetime_s: asks.lifetime_s,
         context_hash: hashes.context,
         data_to_sign_hash: hashes.data_to_sign,
         post_context_hash: hashes.post_context,
         external_id: body.external_id.is_some(),
-        matching: body.confirmation.map(|how| confirmation::draw(how, &*call.entropy)),
+        matching: asks.confirmation.map(|how| confirmation::draw(how, &*call.entropy)),
         sealed,
     })
 }
@@ -261,6 +265,7 @@ pub(super) fn own(
         registration_id: operation.registration,
         application_id: operation.application,
         broadcast_id: operation.broadcast,
+        begun_by_device: operation.begun.is_some(),
         state: operation.state,
         kind: operation.kind,
         external_id: request.and_then(|request| request.external_id),

@@ -219,6 +219,35 @@ pub struct PostContext {
     pub octets: Octets,
 }
 
+/// Begins an authentication that no service provider has asked for.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BeginOperation {
+    /// The registration.
+    #[schema(value_type = Uuid)]
+    pub registration_id: Id,
+    /// The device token.
+    pub device_token: Octets32,
+    /// 32 random bytes of the device. The same request again gets the same operation.
+    pub nonce: Octets32,
+    /// Factors that the user is to show.
+    #[schema(value_type = LevelWord)]
+    pub level: Level,
+    /// The client's version.
+    #[schema(max_length = 32, example = "3.8.0")]
+    pub client_version: String,
+}
+
+/// An operation that the device began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BegunOperation {
+    /// The operation: start and finish it, and tell the back end its id.
+    #[schema(value_type = Uuid)]
+    pub operation_id: Id,
+    /// When it can no longer be answered.
+    pub expires_at: Moment,
+}
+
 /// Asks what waits for the device.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -220,13 +220,19 @@ pub struct CreateOperation {
     /// The registration that is to answer.
     #[schema(value_type = Uuid)]
     pub registration_id: Id,
+    /// A template of the application. It says kind, level, methods, lifetime and confirmation,
+    /// which are then absent here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_length = 64)]
+    pub template: Option<String>,
     /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
-    #[serde(default = "authentication")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = OperationKindWord, required = false)]
-    pub kind: OperationKind,
-    /// Factors required.
-    #[schema(value_type = LevelWord)]
-    pub level: Level,
+    pub kind: Option<OperationKind>,
+    /// Factors required; absent where a template says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = LevelWord, required = false)]
+    pub level: Option<Level>,
     /// Methods that may answer; empty or absent means any that reaches the level.
     #[serde(default)]
     #[schema(value_type = Vec<MethodWord>, required = false)]
@@ -263,8 +269,9 @@ impl CreateOperation {
     pub fn new(registration_id: Id, level: Level) -> Self {
         Self {
             registration_id,
-            kind: authentication(),
-            level,
+            template: None,
+            kind: None,
+            level: Some(level),
             methods: Vec::new(),
             context: None,
             data_to_sign: None,
@@ -286,13 +293,19 @@ pub struct CreateBroadcast {
     /// The service provider's own name for the user.
     #[schema(min_length = 1, max_length = 256)]
     pub user_ref: String,
+    /// A template of the application. It says kind, level, methods, lifetime and confirmation,
+    /// which are then absent here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_length = 64)]
+    pub template: Option<String>,
     /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
-    #[serde(default = "authentication")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = OperationKindWord, required = false)]
-    pub kind: OperationKind,
-    /// Factors required.
-    #[schema(value_type = LevelWord)]
-    pub level: Level,
+    pub kind: Option<OperationKind>,
+    /// Factors required; absent where a template says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = LevelWord, required = false)]
+    pub level: Option<Level>,
     /// Methods that may answer; empty or absent means any that reaches the level.
     #[serde(default)]
     #[schema(value_type = Vec<MethodWord>, required = false)]
@@ -329,6 +342,7 @@ impl CreateOperation {
     pub fn from_broadcast(of: &CreateBroadcast, registration_id: Id) -> Self {
         Self {
             registration_id,
+            template: of.template.clone(),
             kind: of.kind,
             level: of.level,
             methods: of.methods.clone(),
@@ -360,10 +374,6 @@ pub struct Broadcast {
     pub answered_by: Option<Id>,
     /// One operation for each device.
     pub operations: Vec<Operation>,
-}
-
-fn authentication() -> OperationKind {
-    OperationKind::Authentication
 }
 
 /// The number that the user is to confirm: show it where the user asked.
@@ -416,6 +426,8 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Uuid, required = false)]
     pub broadcast_id: Option<Id>,
+    /// Whether the device began it, without being asked.
+    pub begun_by_device: bool,
     /// Where it stands.
     #[schema(value_type = OperationStateWord)]
     pub state: OperationState,

@@ -313,6 +313,7 @@ fn authenticate(
         registration: REGISTRATION,
         application: APPLICATION,
         broadcast: None,
+        begun: None,
         kind: engine::reasons::OperationKind::Authentication,
         matching: None,
         external_id: false,

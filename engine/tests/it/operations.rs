@@ -1,7 +1,7 @@
 //! What an operation asks for and how it can be answered: kinds, confirmation,
 //! reasons for saying no, states.
 
-use engine::command::{Refusal, Want};
+use engine::command::{BeginOperation, CreateOperation, Refusal, Want};
 use engine::events::{AuthenticationJudgedV1, Event, MatchingV1};
 use engine::ids::Id;
 use engine::reasons::{
@@ -10,7 +10,7 @@ use engine::reasons::{
 use engine::terms::{Decision, Level, Method, Verdict};
 use engine::transcript::Said;
 
-use crate::world::World;
+use crate::world::{BANK, World, by};
 
 const OK: Option<Verdict> = Some(Verdict::Valid);
 const BAD: Option<Verdict> = Some(Verdict::Invalid);
@@ -172,4 +172,81 @@ fn the_words_of_an_answer_are_those_of_the_protocol() {
     ] {
         assert_eq!(said.to_string(), words);
     }
+}
+
+/// A world whose application has one template, and devices that may begin.
+fn with_template() -> World {
+    let template = r#"{"log-in":{"level":"ONE_FACTOR","confirmation":"NUMBER_MATCHING"}}"#;
+    World::new(&[("operation_templates", template), ("allow_device_initiated", "true")])
+}
+
+#[test]
+fn an_operation_that_names_a_template_asks_for_what_it_says_at_that_moment() {
+    let mut world = with_template();
+    let id = world.active();
+    let mut request = world.operation_request(id, Level::OneFactor);
+    request.template = Some("log-in".into());
+    let actual = world.application().config_version;
+    let changed = Refusal::VersionConflict { actual };
+    assert_eq!(world.refused(Want::CreateOperation(request.clone())), changed);
+    request.matching = Some(numbers());
+    let other = CreateOperation { level: Level::TwoFactor, ..request.clone() };
+    assert_eq!(world.refused(Want::CreateOperation(other)), changed);
+    let unknown = CreateOperation { template: Some("log-out".into()), ..request.clone() };
+    let refusal = world.refused(Want::CreateOperation(unknown));
+    assert!(matches!(refusal, Refusal::Invalid { field: "template", .. }));
+    let operation = request.operation;
+    world.done(Want::CreateOperation(request));
+    world.configure("operation_templates", "{}");
+    assert!(world.operation(operation).matching.is_some(), "what was asked stays asked");
+}
+
+fn beginning(world: &mut World, registration: Id, nonce: u8) -> BeginOperation {
+    BeginOperation {
+        operation: world.id(),
+        registration,
+        level: Level::OneFactor,
+        nonce_hash: [nonce; 32],
+        client_version: "3.8".into(),
+    }
+}
+
+#[test]
+fn a_device_begins_where_it_may_once_for_a_nonce_and_two_at_most() {
+    let mut world = with_template();
+    let id = world.active();
+    let first = beginning(&mut world, id, 1);
+    world.done(Want::BeginOperation(first.clone()));
+    let again = BeginOperation { operation: world.id(), ..first.clone() };
+    assert!(world.done(Want::BeginOperation(again.clone())).is_empty(), "it has begun");
+    let second = beginning(&mut world, id, 2);
+    world.done(Want::BeginOperation(second));
+    let third = beginning(&mut world, id, 3);
+    assert_eq!(world.refused(Want::BeginOperation(third.clone())), Refusal::TooManyOperations);
+    let judged = world.judged(first.operation, Method::Device, [OK, None, OK]);
+    assert_eq!(judged.operation_state, OperationState::Completed);
+    world.done(Want::BeginOperation(third));
+    let after = world.refused(Want::BeginOperation(again));
+    assert_eq!(after, Refusal::TooManyOperations, "a nonce is forgotten with its operation");
+}
+
+#[test]
+fn a_device_that_may_not_begin_is_refused() {
+    let mut world = with_template();
+    let id = world.active();
+    let biometric = r#"["DEVICE","DEVICE:BIOMETRIC"]"#;
+    world.configure("allowed_methods", biometric);
+    let mut two = beginning(&mut world, id, 1);
+    two.level = Level::TwoFactor;
+    assert_eq!(world.refused(Want::BeginOperation(two)), Refusal::NoMethodFits);
+    world.configure("min_client_version", "\"3.9\"");
+    let old = beginning(&mut world, id, 1);
+    assert_eq!(world.refused(Want::BeginOperation(old)), Refusal::ClientTooOld);
+    world.configure("allow_device_initiated", "false");
+    let none = beginning(&mut world, id, 1);
+    assert_eq!(world.refused(Want::BeginOperation(none.clone())), Refusal::DeviceMayNotBegin);
+    let reason = engine::reasons::ReasonGiven::Other;
+    world.done(Want::LockRegistration { by: by(BANK), registration: id, reason });
+    let locked = Refusal::RegistrationState(engine::reasons::RegistrationState::Locked);
+    assert_eq!(world.refused(Want::BeginOperation(none)), locked);
 }

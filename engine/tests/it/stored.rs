@@ -71,6 +71,16 @@ fn samples() -> Vec<Event> {
     world.wait_s(300);
     world.done(Want::ExpireOperation(expiring));
     world.done(Want::ExpireActivation(abandoned));
+    world.configure("allow_device_initiated", "true");
+    let operation = world.id();
+    world.done(Want::BeginOperation(engine::command::BeginOperation {
+        operation,
+        registration: id,
+        level: Level::OneFactor,
+        nonce_hash: [8; 32],
+        client_version: "3.8".into(),
+    }));
+    world.done(Want::CancelOperation { by: by(BANK), operation });
     let devices = [id, world.active()];
     let asks = world.broadcast_request(&devices);
     let answered = asks[0].operation;

@@ -191,16 +191,16 @@ impl Checkpoints {
         Ok(made)
     }
 
-    /// Takes in the next record; the root of the tree before it, where the record
+    /// Takes in the next record, which has the hash `leaf`; the root of the tree before it, where the record
     /// is of a kind that names it.
-    pub(super) fn record(&mut self, bytes: &[u8]) -> Option<Hash> {
+    pub(super) fn record(&mut self, bytes: &[u8], leaf: Hash) -> Option<Hash> {
         let (rotated, _) = KeyRotatedV1::KIND;
         let (begun, _) = EpochBegunV1::KIND;
         let kind = record::event_type(bytes);
         let named = (kind == Some(rotated) || kind == Some(begun)) && !self.broken;
         let before = named.then(|| self.roots.root());
         if !self.broken {
-            self.roots.push(bytes);
+            self.roots.push_leaf(leaf);
             self.at_size();
         }
         before
@@ -256,6 +256,12 @@ impl Checkpoints {
             lost_to: lost.map(|(_, last)| last),
             known_size: begun.known_size,
         });
+    }
+
+    /// Records that the checkpoint beside the log covers; none if there is none.
+    pub(super) fn covered(&self) -> u64 {
+        let beside = self.pins.iter().find(|pin| !pin.kept && pin.name == CHECKPOINT_FILE);
+        beside.and_then(|pin| pin.checkpoint.as_ref()).map_or(0, |checkpoint| checkpoint.size)
     }
 
     /// The losses that the log tells of.

@@ -104,7 +104,11 @@ impl Copies {
         }
     }
 
-    pub(super) fn report(self) -> LevelReport {
+    /// With what was found in the stored tree, if there is one.
+    pub(super) fn report(mut self, tiles: Option<Findings>) -> LevelReport {
+        if let Some(tiles) = tiles {
+            self.findings.merge(tiles);
+        }
         self.findings.report(Level::Copies, Outcome::Holds)
     }
 
@@ -192,8 +196,8 @@ impl Copies {
 }
 
 /// There is no second copy to look at.
-pub(super) fn absent(kept_max: usize) -> LevelReport {
-    let mut findings = Findings::new(kept_max, &[]);
+pub(super) fn absent(kept_max: usize, tiles: Option<Findings>) -> LevelReport {
+    let mut findings = tiles.unwrap_or_else(|| Findings::new(kept_max, &[]));
     findings.remarks.push("there is no second copy of the log in this folder".into());
     findings.report(Level::Copies, Outcome::Absent)
 }

@@ -72,7 +72,8 @@ impl Why {
             Refusal::TooManyOperations => {
                 elsewhere("too many operations would have been open".to_owned())
             }
-            Refusal::Forbidden
+            Refusal::DeviceMayNotBegin
+            | Refusal::Forbidden
             | Refusal::Repeat(_)
             | Refusal::KeyReused
             | Refusal::AlreadyStarted
@@ -119,7 +120,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         Event::ActivationCancelled(_)
         | Event::OperationCancelled(_)
         | Event::OperationAnsweredElsewhere(_) => "CANCELLED".to_owned(),
-        Event::OperationCreated(_) => "PENDING".to_owned(),
+        Event::OperationCreated(_) | Event::OperationBegun(_) => "PENDING".to_owned(),
         Event::ChallengeIssued(_) => "challenge issued".to_owned(),
         Event::RegistrationLocked(_) => "LOCKED".to_owned(),
         Event::RegistrationUnlocked(_) => "unlocked".to_owned(),

@@ -2,12 +2,12 @@
 
 use api::device::{
     ActivationOptions, AuthenticationOptions, Misbehaviour, Repetition, authenticate,
-    authenticate_start, pending,
+    authenticate_start, begin, pending,
 };
 use api::wire::Octets;
 use api::wire::provider::Operation;
 use engine::reasons::{AuthenticationFailure, OperationKind, OperationState, RejectReason};
-use engine::terms::Decision;
+use engine::terms::{Decision, Level};
 use serde_json::{Value, json};
 
 use super::world::{CHANCE, Side, World, api_key, verified};
@@ -286,6 +286,68 @@ fn evidence_belongs_to_the_service_provider_that_asked() {
     let asked = Request::get(&path).by(&other.unwrap());
     assert_problem(&world.send(&asked), 404, "not_found");
     assert_problem(&world.send(&Request::get(&path)), 401, "unauthenticated");
+}
+
+#[test]
+fn a_template_says_what_its_operations_ask_for() {
+    let templates = json!({
+        "payment": { "kind": "TRANSACTION", "level": "ONE_FACTOR", "lifetime_s": 77,
+                     "methods": ["DEVICE"], "confirmation": "PROXIMITY_CODE" },
+    });
+    let world = World::with(json!({ "operation_templates": templates }));
+    let side = world.side();
+    let phone = side.phone(&ActivationOptions::default());
+    let body = json!({
+        "registration_id": phone.registration_id(), "template": "payment",
+        "data_to_sign": Octets(b"5 EUR".to_vec()),
+    });
+    let asked: Operation = side.bank_posts("/v1/operations", &body).ok();
+    assert_eq!(asked.kind, OperationKind::Transaction);
+    assert_eq!(asked.confirmation.unwrap().number.len(), 6);
+    assert_eq!(asked.expires_at.0.0 - asked.created_at.0.0, 77_000_000);
+    for (member, value) in [
+        ("kind", json!("AUTHENTICATION")),
+        ("level", json!("ONE_FACTOR")),
+        ("methods", json!(["DEVICE"])),
+        ("lifetime_s", json!(60)),
+        ("confirmation", json!("NUMBER_MATCHING")),
+        ("template", json!("paiment")),
+    ] {
+        let mut body = body.clone();
+        body[member] = value;
+        let refused = side.bank_posts("/v1/operations", &body);
+        assert_problem(&refused, 422, "invalid_request");
+        assert_eq!(refused.pointers()[0].0, format!("/{member}"));
+    }
+    let neither = json!({ "registration_id": phone.registration_id() });
+    let refused = side.bank_posts("/v1/operations", &neither);
+    assert_eq!(refused.pointers()[0].0, "/level");
+    world.stop_and_verify();
+}
+
+#[test]
+fn a_device_begins_an_operation_where_it_may_and_its_back_end_can_tell() {
+    let world = World::start();
+    let side = world.side();
+    let phone = side.phone(&ActivationOptions::default());
+    let refused = begin(&side.client, &phone, Level::OneFactor, CHANCE).unwrap_err();
+    assert!(refused.to_string().contains("device_may_not_begin"), "{refused}");
+    side.configure(json!({ "allow_device_initiated": true }));
+    let refused = begin(&side.client, &phone, Level::TwoFactor, CHANCE).unwrap_err();
+    assert!(refused.to_string().contains("no_method_fits"), "{refused}");
+    let begun = begin(&side.client, &phone, Level::OneFactor, CHANCE).unwrap();
+    let operation = Some(begun.operation_id);
+    let options = AuthenticationOptions { operation, ..AuthenticationOptions::default() };
+    assert!(authenticate(&side.client, &phone, &options, CHANCE).unwrap().finished.accepted);
+    let seen = side.seen_operation(begun.operation_id);
+    assert!(seen.begun_by_device && seen.state == OperationState::Completed);
+    assert!(!side.operation(&phone).begun_by_device);
+    for _ in 0..2 {
+        begin(&side.client, &phone, Level::OneFactor, CHANCE).unwrap();
+    }
+    let refused = begin(&side.client, &phone, Level::OneFactor, CHANCE).unwrap_err();
+    assert!(refused.to_string().contains("too_many_operations"), "{refused}");
+    world.stop_and_verify();
 }
 
 #[test]
