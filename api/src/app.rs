@@ -28,6 +28,7 @@ use crate::guesses::Guesses;
 use crate::key_use::KeyUses;
 use crate::problem::{ApiError, Code};
 use crate::refusals::Refusals;
+use crate::revocation::KeptList;
 use crate::waits::Waits;
 
 /// Version of this software, as it stands in `LogStarted`.
@@ -64,6 +65,8 @@ pub struct App {
     pub refusals: Refusals,
     /// Sealed parts that were opened.
     pub key_uses: KeyUses,
+    /// The revocation list that was last judged with.
+    pub revocation: KeptList,
     /// Requests that wait for something to happen.
     pub waits: Waits,
     /// Signs evidence for service providers.
@@ -102,6 +105,7 @@ impl App {
             guesses: Guesses::default(),
             refusals: Refusals::new(clock.wall()),
             key_uses: KeyUses::new(clock.wall()),
+            revocation: KeptList::default(),
             waits: Waits::default(),
             signatures_checked: AtomicU64::new(0),
             clock,

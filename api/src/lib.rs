@@ -27,6 +27,7 @@ pub mod openapi;
 pub mod ports;
 pub mod problem;
 pub mod refusals;
+pub mod revocation;
 pub mod sealing;
 pub mod server;
 pub mod service;

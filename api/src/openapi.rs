@@ -11,8 +11,8 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
 use crate::handlers::{
-    activations, admin, audit, broadcasts, device_activation, device_authentication, evidence,
-    initiative, operations, pending, registrations, users,
+    activations, admin, attestation, audit, broadcasts, device_activation, device_authentication,
+    evidence, initiative, operations, pending, registrations, users,
 };
 use crate::http::health;
 use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
@@ -25,6 +25,7 @@ use crate::problem::{ApiError, Code, Entry, FieldError, MEDIA_TYPE, Problem};
         admin::create_api_key, admin::list_api_keys, admin::api_key, admin::revoke_api_key,
         admin::create_application, admin::list_applications, admin::application,
         admin::change_configuration, admin::status, admin::confirm_clock,
+        attestation::take_revocation_list,
         activations::request, activations::request_again, activations::activation,
         activations::cancel,
         registrations::registration, registrations::lock, registrations::unlock,

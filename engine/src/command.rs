@@ -3,10 +3,11 @@
 //! A command carries its randomness, the results of verification and the
 //! sealed parts of its events. The time comes from the sequencer.
 
+use crate::attestation::lists::ListEntry;
 use crate::events::{
-    Actor, Bytes32, ClockConfirmedV1, DataRevealedV1, DeclaredV1, EpochBegunV1, ExportMadeV1,
-    KeyRotatedV1, KeySetV1, KeyUseCountedV1, MatchingV1, RefusalsCountedV1, SetProperty,
-    StateDigestedV1, VerificationV1,
+    Actor, Bytes32, ClockConfirmedV1, DataRevealedV1, DeclaredV1, EpochBegunV1, EvidenceJudgedV1,
+    ExportMadeV1, KeyRotatedV1, KeySetV1, KeyUseCountedV1, MatchingV1, RefusalsCountedV1,
+    SetProperty, StateDigestedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::reasons::{BudgetScope, CodeKind, ErasureReason, OperationKind, ReasonGiven, UserRole};
@@ -129,6 +130,8 @@ pub enum Want {
     ExpireActivation(Id),
     /// Let an operation expire.
     ExpireOperation(Id),
+    /// Take a revocation list over.
+    TakeRevocationList(TakeRevocationList),
     /// Order the erasure of a person.
     OrderErasure(OrderErasure),
     /// Record that the log, or a range of it, was exported.
@@ -259,8 +262,21 @@ pub struct FinishActivation {
     pub body_digest: Bytes32,
     /// The signatures that were checked.
     pub verifications: Vec<VerificationV1>,
+    /// What judging its evidence found; none if none came, or nobody looks at it.
+    pub evidence: Option<EvidenceJudgedV1>,
     /// Sealed [`crate::sealed::SealedResponseV1`]; empty if there is nothing to seal.
     pub sealed: Vec<u8>,
+}
+
+/// Take a revocation list over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeRevocationList {
+    /// Who asks.
+    pub by: Actor,
+    /// SHA-256 of the file.
+    pub hash: Bytes32,
+    /// Its entries, by ascending serial.
+    pub entries: Vec<ListEntry>,
 }
 
 /// Ask for an authentication.

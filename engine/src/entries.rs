@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::Keytrail;
+use crate::attestation::Attested;
+use crate::attestation::lists::ListName;
 use crate::config::Config;
 use crate::events::{Bytes32, MatchingV1, MethodKeyV1};
 use crate::ids::{Id, Micros, Position};
@@ -199,6 +201,8 @@ pub struct System {
     pub memory_first: u64,
     /// The [`Key::Memory`] to be given out next.
     pub memory_next: u64,
+    /// The revocation list in force.
+    pub list: Option<ListName>,
 }
 
 impl System {
@@ -315,6 +319,8 @@ pub struct Registration {
     pub hw_key_impossible: bool,
     /// Whether the last re-activation was not proven by an old key.
     pub unproven_device: bool,
+    /// How its hardware key stands with attestation; none if nobody asked.
+    pub attestation: Option<Attested>,
     /// Hash of the device token.
     pub device_token_hash: Bytes32,
     /// The client's version at activation.
@@ -404,6 +410,8 @@ pub struct JudgedActivation {
     pub hw_key_stored: bool,
     /// A re-activation without proof by an old key.
     pub unproven_device: bool,
+    /// How it stands with attestation evidence; none if nobody asked.
+    pub attestation: Option<Attested>,
     /// The record.
     pub position: Position,
     /// When.

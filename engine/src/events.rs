@@ -11,6 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::lists::{ListEntry, ListName};
+use crate::attestation::{CertificateName, Facts, Platform, Reason, Status};
 use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -245,6 +247,10 @@ pub struct ActivationJudgedV1 {
     pub body_digest: Bytes32,
     /// The signatures that were checked.
     pub verifications: Vec<VerificationV1>,
+    /// How the activation stands with attestation evidence.
+    pub attestation: Status,
+    /// What was found of evidence that came; none if it was not looked at.
+    pub evidence: Option<EvidenceJudgedV1>,
     /// The configuration in force.
     pub config_version: u64,
     /// The strategy in force.
@@ -602,6 +608,41 @@ pub struct DataRevealedV1 {
     pub to: Position,
 }
 
+/// Attestation evidence that was judged. The evidence itself is sealed, as the
+/// device sent it; the hash in the same event is of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceJudgedV1 {
+    /// Whose evidence it is, by the device's own word.
+    pub platform: Platform,
+    /// The time at which its dates were judged.
+    pub judged_at: Micros,
+    /// The configuration whose policy it was judged under.
+    pub config_version: u64,
+    /// The revocation list it was judged with, if there was one.
+    pub list: Option<ListName>,
+    /// Why it was refused; none if it was accepted.
+    pub reason: Option<Reason>,
+    /// Issuer and serial of every certificate but the leaf.
+    pub authorities: Vec<CertificateName>,
+    /// What risk attributes report of it.
+    pub facts: Facts,
+}
+
+/// A part of a revocation list that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationListTakenV1 {
+    /// Who took it over.
+    pub by: Actor,
+    /// SHA-256 of the file.
+    pub hash: Bytes32,
+    /// Which part this is, from 0.
+    pub part: u32,
+    /// How many there are.
+    pub parts: u32,
+    /// Its entries, by ascending serial.
+    pub entries: Vec<ListEntry>,
+}
+
 /// Bytes that are no event of this version of the software.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -737,4 +778,6 @@ registry! {
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
     ExportMade(ExportMadeV1) = 64 schema 1,
     DataRevealed(DataRevealedV1) = 65 schema 1,
+
+    RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
 }

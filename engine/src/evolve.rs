@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use crate::Keytrail;
 use crate::administration::configured;
+use crate::attestation::activation::attested;
+use crate::attestation::lists::ListName;
 use crate::config::Config;
 use crate::entries::{
     Activation, ApiKey, Application, Attempt, Broadcast, Deadline, Entry, Erasure, Expiring,
@@ -62,6 +64,7 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::RegistrationDeactivated(payload) => Some(&payload.by),
         Event::OperationCreated(payload) => Some(&payload.by),
         Event::ErasureOrdered(payload) => Some(&payload.by),
+        Event::RevocationListTaken(payload) => Some(&payload.by),
         Event::ClockConfirmed(payload) => Some(&payload.by),
         Event::ExportMade(payload) => payload.by.as_ref(),
         Event::DataRevealed(payload) => Some(&payload.by),
@@ -227,6 +230,15 @@ impl Changes<'_> {
                 self.operation_over(payload.operation, OperationState::Cancelled, reason);
             }
             Event::ErasureOrdered(payload) => self.erasure_ordered(payload),
+            Event::RevocationListTaken(payload) => {
+                let position = self.position();
+                self.system(|system| {
+                    // Its parts come in one command; the first one names them all.
+                    if payload.part == 0 {
+                        system.list = Some(ListName { position, hash: payload.hash });
+                    }
+                });
+            }
             Event::SubjectErased(_) => self.subject_erased(),
         }
     }
@@ -363,6 +375,7 @@ impl Changes<'_> {
             hardware: None,
             hw_key_impossible: false,
             unproven_device: false,
+            attestation: None,
             device_token_hash: [0; 32],
             client_version: String::new(),
             keys_at: Position(0),
@@ -446,6 +459,7 @@ impl Changes<'_> {
                 hw_key_server_result: payload.hw_key_server_result,
                 hw_key_stored: payload.hw_key_stored,
                 unproven_device: payload.unproven_device,
+                attestation: attested(payload.attestation, payload.evidence.as_ref()),
                 position,
                 at,
             });
@@ -461,6 +475,7 @@ impl Changes<'_> {
             registration.hardware = payload.keys.hardware.filter(|_| payload.hw_key_stored);
             registration.hw_key_impossible = payload.hw_key_impossible;
             registration.unproven_device = payload.unproven_device;
+            registration.attestation = attested(payload.attestation, payload.evidence.as_ref());
             registration.device_token_hash = payload.device_token_hash;
             registration.client_version.clone_from(&payload.declared.client_version);
             registration.keys_at = position;

@@ -4,10 +4,11 @@
 //! ask it again: `decide(state, command_of(records)) == records`. `verify`
 //! rests on this, and so does the question what another rule would have done.
 
+use crate::attestation::lists::ListEntry;
 use crate::command::{
     BeginOperation, ChangeConfiguration, Command, CreateApiKey, CreateApplication, CreateOperation,
     FinishActivation, FinishAuthentication, OrderErasure, RequestActivation, StartActivation,
-    StartAuthentication, StartLog, Want,
+    StartAuthentication, StartLog, TakeRevocationList, Want,
 };
 use crate::events::{Event, EventError, OperationCreatedV1};
 use crate::ids::Id;
@@ -117,6 +118,7 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             attestation_hash: payload.attestation_hash,
             body_digest: payload.body_digest,
             verifications: payload.verifications,
+            evidence: payload.evidence,
             sealed,
         })),
         Event::ActivationExpired(payload) => Want::ExpireActivation(payload.activation),
@@ -175,6 +177,11 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
             reason: payload.reason,
             registrations: deactivated(records)?,
         }),
+        Event::RevocationListTaken(payload) => Want::TakeRevocationList(TakeRevocationList {
+            by: payload.by,
+            hash: payload.hash,
+            entries: list_entries(records)?,
+        }),
         Event::SubjectErased(payload) => {
             Want::RecordErased { subject: stream, again: payload.again }
         }
@@ -183,6 +190,17 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         | Event::OperationAnsweredElsewhere(_) => return Err(orphan),
     };
     Ok(Command { event_id: first.draft.event_id, want })
+}
+
+/// The entries of all parts of a revocation list.
+fn list_entries(records: &[Record]) -> Result<Vec<ListEntry>, EventError> {
+    let mut entries = Vec::new();
+    for record in records {
+        if let Event::RevocationListTaken(part) = decode(record)? {
+            entries.extend(part.entries);
+        }
+    }
+    Ok(entries)
 }
 
 /// What was asked of a registration, by the record that says so.

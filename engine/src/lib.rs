@@ -61,7 +61,7 @@ impl Machine for Keytrail {
     type Command = Command;
     type Refusal = Refusal;
 
-    const STATE_VERSION: u32 = 6;
+    const STATE_VERSION: u32 = 7;
 
     fn key_bytes(key: &Key) -> Vec<u8> {
         key.bytes()
@@ -196,6 +196,7 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
             registration::expire_activation(look, at, id, *activation)
         }
         Want::ExpireOperation(operation) => operation::expire(look, at, id, *operation),
+        Want::TakeRevocationList(want) => attestation::lists::take(look, id, want),
         Want::OrderErasure(want) => erasure::order(look, id, want),
         Want::RecordErased { subject, again } => erasure::record(look, id, *subject, *again),
     }

@@ -115,6 +115,7 @@ impl<'a> Judged<'a> {
             | Event::OperationBegun(_)
             | Event::ErasureOrdered(_)
             | Event::SubjectErased(_)
+            | Event::RevocationListTaken(_)
             | Event::KeyUseCounted(_)
             | Event::ExportMade(_)
             | Event::DataRevealed(_)

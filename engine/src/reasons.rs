@@ -71,6 +71,8 @@ terms! {
         HwKeyClientStatus = 1 "hw_key_client_status",
         /// What the server found when it checked the hardware key.
         HwKeyServerResult = 2 "hw_key_server_result",
+        /// What came of the evidence that the hardware key is in hardware.
+        Attestation = 3 "attestation",
     }
 
     /// Why an activation failed.
@@ -81,6 +83,8 @@ terms! {
         HwKeyCheckFailed = 2 "HW_KEY_CHECK_FAILED",
         /// A re-activation was not signed by an old key, and the application requires that.
         PreviousKeyUnproven = 3 "PREVIOUS_KEY_UNPROVEN",
+        /// The application requires evidence that the hardware key is in hardware, and it did not come or was refused.
+        AttestationRequired = 4 "ATTESTATION_REQUIRED",
     }
 
     /// Why an authentication failed.

@@ -15,6 +15,7 @@
 //! Then it is ACTIVE, also if it was LOCKED; a lock by request cancels a
 //! re-activation under way, so a lock is never undone by what came before it.
 
+use crate::attestation::activation::{passes, status};
 use crate::codes::{CODE_LENGTH_MAX, length_needed};
 use crate::command::{FinishActivation, Refusal, RequestActivation, StartActivation};
 use crate::entries::{Activation, Application, Look, Registration};
@@ -167,10 +168,23 @@ pub(crate) fn finish_activation(
     }
     let version = served(&application, &want.declared.client_version)?;
     acceptable(&application, &want.keys)?;
+    judged_as_things_are(look, &application, want)?;
     let judged = judge(&application, &activation, &registration, &version, want);
     Plan::new(event_id)
         .sealed(activation.registration, judged, registration.subject, &want.sealed)
         .done()
+}
+
+/// Refuses evidence that was judged under another policy or list than those in force.
+fn judged_as_things_are(
+    look: Look,
+    application: &Application,
+    want: &FinishActivation,
+) -> Result<(), Refusal> {
+    let current = want.evidence.as_ref().is_none_or(|evidence| {
+        evidence.config_version == application.config_version && evidence.list == look.system().list
+    });
+    if current { Ok(()) } else { Err(Refusal::Stale) }
 }
 
 /// Refuses a key set that no device following the protocol sends.
@@ -222,6 +236,7 @@ fn judge(
                 && checked.verdict == Verdict::Valid
         })
     });
+    let policy = &config.attestation;
     let unproven_device = activation.again && !previous_key_signed(registration, want);
     let failure = if !software_proven {
         Some(ActivationFailure::SoftwareKeyUnproven)
@@ -229,6 +244,8 @@ fn judge(
         Some(ActivationFailure::HwKeyCheckFailed)
     } else if unproven_device && !config.allow_unproven_reactivation {
         Some(ActivationFailure::PreviousKeyUnproven)
+    } else if !passes(policy, want.evidence.as_ref(), check == HardwareCheck::Valid) {
+        Some(ActivationFailure::AttestationRequired)
     } else {
         None
     };
@@ -242,6 +259,8 @@ fn judge(
         attestation_hash: want.attestation_hash,
         body_digest: want.body_digest,
         verifications: want.verifications.clone(),
+        attestation: status(policy, want.evidence.as_ref(), want.declared.hw_key_client_status),
+        evidence: want.evidence.clone(),
         config_version: application.config_version,
         strategy: config.hw_key_validation_strategy,
         hw_key_server_result: check.result_at_activation(),

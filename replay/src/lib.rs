@@ -14,6 +14,7 @@
 //! This crate shares with the writer the decoder and the rules, and nothing
 //! else. The signatures are verified by another library than the server's.
 
+pub mod affected;
 pub mod export;
 pub mod folder;
 pub mod history;

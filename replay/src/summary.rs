@@ -1,6 +1,7 @@
 //! One line for people that says what an event is about.
 
-use engine::events::{Event, VerificationV1};
+use engine::attestation::Status;
+use engine::events::{ActivationJudgedV1, Event, VerificationV1};
 use engine::terms::Verdict;
 
 /// What of `event` tells it from others of its type, on one line; may be empty.
@@ -34,10 +35,11 @@ pub fn summary(event: &Event) -> String {
             format!("activation {} with {}, client {}", e.activation, e.with, e.client_version)
         }
         Event::ActivationJudged(e) => format!(
-            "activation {}: {}, hardware key {}, {}",
+            "activation {}: {}, hardware key {}, {}{}",
             e.activation,
             e.failure.map_or_else(|| "accepted".to_owned(), |failure| failure.to_string()),
             e.hw_key_server_result,
+            attestation(e),
             verdicts(&e.verifications)
         ),
         Event::ActivationExpired(e) => format!("activation {}", e.activation),
@@ -85,6 +87,13 @@ pub fn summary(event: &Event) -> String {
                 e.subject.map_or_else(|| "everyone".to_owned(), |id| format!("subject {id}"));
             format!("{whose}, records {}..{}: {}, {}", e.from.0, e.to.0, e.reason, e.case)
         }
+        Event::RevocationListTaken(e) => format!(
+            "part {} of {}, {} entries, file {}",
+            e.part + 1,
+            e.parts,
+            e.entries.len(),
+            crate::hex(&e.hash)
+        ),
         Event::KeyRotated(e) => format!("checkpoints over more than {} records", e.size),
         Event::ClockConfirmed(e) if e.suspended => "a suspension ends".to_owned(),
         Event::ClockConfirmed(_) => "nothing was suspended".to_owned(),
@@ -95,6 +104,16 @@ pub fn summary(event: &Event) -> String {
             Some((first, last)) => format!("{}; records {first} to {last} are lost", e.origin),
             None => format!("{}; another history is lost", e.origin),
         },
+    }
+}
+
+/// How an activation stands with attestation; nothing where nobody asked.
+fn attestation(judged: &ActivationJudgedV1) -> String {
+    let reason = judged.evidence.as_ref().and_then(|evidence| evidence.reason);
+    match (judged.attestation, reason) {
+        (Status::NotChecked, _) => String::new(),
+        (status, None) => format!("attestation {status}, "),
+        (status, Some(reason)) => format!("attestation {status} {reason}, "),
     }
 }
 

@@ -511,6 +511,7 @@ fn subject(want: &Want) -> Option<Subject> {
         | Want::NoteStateDigest(_)
         | Want::RotateKey(_)
         | Want::BeginEpoch(_)
+        | Want::TakeRevocationList(_)
         | Want::OrderErasure(_)
         | Want::RecordErased { .. } => None,
         Want::RequestActivation(want) => Some(Subject::Thing(Activation, want.activation)),

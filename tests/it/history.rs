@@ -283,6 +283,7 @@ impl History {
             attestation_hash: [0; 32],
             body_digest: self.bytes(),
             verifications,
+            evidence: None,
             sealed: vec![3; 50],
         }
     }

@@ -14,7 +14,7 @@ use api::wire::provider::{
 };
 use api::wire::{Octets, admin};
 use engine::ids::Id;
-use engine::reasons::{OperationState, RegistrationState, UserRole};
+use engine::reasons::{Confirmation, OperationState, RegistrationState, RejectReason, UserRole};
 use engine::terms::{Level, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -617,4 +617,44 @@ fn keys_that_may_be_in_force_are_kept_when_the_answer_is_lost() {
     assert_eq!(shown.out["registration_id"], word(Id([2; 16])));
     // They are not overwritten, and nothing is sent: nobody listens there any more.
     assert_eq!(device(&words, &state).code, 2);
+}
+
+#[test]
+fn a_phone_lists_what_waits_confirms_a_number_and_says_why_it_does_not_want_it() {
+    let server = Server::start(lenient());
+    let phone = server.phone("phone.json", &[]);
+    let nothing = device(&["pending"], &phone.state);
+    assert_eq!((nothing.code, &nothing.out), (0, &json!({ "operations": [] })));
+    let wanted = CreateOperation {
+        confirmation: Some(Confirmation::NumberMatching),
+        ..CreateOperation::new(phone.registration, Level::OneFactor)
+    };
+    let ask = || -> Operation {
+        server.client.post("/v1/operations", &wanted, Some(&server.provider)).unwrap()
+    };
+    let asked = ask();
+    let listed = device(&["pending", "--wait", "30"], &phone.state).out;
+    assert_eq!(listed["operations"][0]["operation_id"], word(asked.operation_id));
+    let without = phone.answer(&[]);
+    assert_eq!((without.code, &without.out["accepted"]), (2, &json!(false)), "{}", without.out);
+    let number = asked.confirmation.unwrap().number;
+    let ended = phone.answer(&["--number", &number]);
+    assert_eq!((ended.code, &ended.out["state"]), (0, &json!("COMPLETED")), "{}", ended.out);
+    let refused = ask();
+    let ended = phone.answer(&["--reject", "--reason", "NOT_ME"]);
+    assert_eq!((ended.code, &ended.out["reject_reason"]), (0, &json!("NOT_ME")), "{}", ended.out);
+    let seen = server.operation(refused.operation_id);
+    assert_eq!(seen.attempts[0].reject_reason, Some(RejectReason::NotMe));
+}
+
+#[test]
+fn a_phone_begins_an_operation_where_the_application_lets_it() {
+    let mut configuration = lenient();
+    configuration["allow_device_initiated"] = json!(true);
+    let server = Server::start(configuration);
+    let phone = server.phone("phone.json", &["--pin", "2580"]);
+    let ended = phone.answer(&["--begin", "TWO_FACTOR", "--pin", "2580"]);
+    assert_eq!((ended.code, &ended.out["state"]), (0, &json!("COMPLETED")), "{}", ended.out);
+    let id = ended.out["operation_id"].as_str().unwrap().parse().unwrap();
+    assert!(server.operation(id).begun_by_device);
 }

@@ -186,6 +186,46 @@ fn a_rotation_that_the_old_key_has_not_signed_is_found_in_its_record() {
     assert!(said.iter().any(|what| what.contains("both keys")), "{said:?}");
 }
 
+#[test]
+fn an_anchor_of_the_old_key_is_believed_and_one_of_a_lost_history_is_not_fed() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, anchor) = (home.path().join("data"), home.path().join("anchor"));
+    fs::create_dir(&anchor).unwrap();
+    let with = |anchor: &Path| Settings {
+        anchor_dir: Some(anchor.to_owned()),
+        require_anchors: true,
+        ..settings(&data)
+    };
+    counting(with(&anchor), 1);
+    rotate_key(&with(&anchor), &ports(), &real(), None).unwrap();
+    // What it holds is signed with the old key; it gets what the new one signs.
+    counting(with(&anchor), 2);
+    let backup = home.path().join("backup");
+    copy(&data, &backup);
+    let files = fs::read_dir(&anchor).unwrap().count();
+    counting(with(&anchor), 3);
+    assert!(fs::read_dir(&anchor).unwrap().count() > files);
+
+    // The whole folder is put back, guard and all: the anchor alone knows.
+    fs::remove_dir_all(&data).unwrap();
+    copy(&backup, &data);
+    let flag = anchor.to_str().unwrap();
+    let Err((_, said)) = Launch::on(&data).flag("--anchor-dir", flag).try_start() else {
+        panic!("it must not start")
+    };
+    assert!(said.contains("rollback"), "{said}");
+    let recovered = recover(&with(&anchor), &ports(), &real()).unwrap();
+    assert!(recovered.begun.lost().is_some());
+    let Err((_, said)) = Launch::on(&data).flag("--anchor-dir", flag).try_start() else {
+        panic!("the folder is that of the former origin")
+    };
+    assert!(said.contains("anchor"), "{said}");
+    let fresh = home.path().join("fresh");
+    fs::create_dir(&fresh).unwrap();
+    counting(with(&fresh), 4);
+    assert!(by_key(&data, &recovered.key, &[]).holds);
+}
+
 /// A disk that fails from the n-th change on, as the end of the process does.
 struct Dying {
     left: Arc<AtomicI64>,

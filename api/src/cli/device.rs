@@ -1,5 +1,6 @@
 //! `keytrail device`: the simulated phone against any server.
 
+mod test_ca;
 mod words;
 
 use std::fs::{self, File};
@@ -56,6 +57,9 @@ enum Action {
     Pending(Waiting),
     /// Show what this phone is registered as; never a secret
     Show(Show),
+    /// Make a maker of phones for tests, whose evidence an application can be told to trust
+    #[command(after_help = WARNING)]
+    TestCa(test_ca::Arguments),
 }
 
 /// The state file and the form of the answer.
@@ -153,6 +157,12 @@ struct Activate {
     /// Risk data
     #[arg(long, value_name = "TEXT")]
     risk_data: Option<String>,
+    /// Send evidence of the test CA in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "attestation")]
+    test_ca: Option<PathBuf>,
+    /// Misbehave: send what is in this file as Android's evidence
+    #[arg(long, value_name = "FILE")]
+    attestation: Option<PathBuf>,
     #[command(flatten)]
     faults: HardwareSignature,
     #[command(flatten)]
@@ -265,6 +275,10 @@ enum Failure {
     NotAPayload,
     #[error("{} cannot be read as a PIN file", .0.display())]
     PinFile(PathBuf),
+    #[error("{} cannot be read as {what}", .path.display())]
+    File { path: PathBuf, what: &'static str },
+    #[error("{} cannot be written", .0.display())]
+    Unwritable(PathBuf, #[source] io::Error),
     #[error("nobody can be asked here: say --yes or --reject")]
     NobodyToAsk,
     #[error("the operation wants a number confirmed: say --number")]
@@ -295,6 +309,8 @@ impl Failure {
             | Self::State(StateError::Exists(_))
             | Self::NotAPayload
             | Self::PinFile(_)
+            | Self::File { .. }
+            | Self::Unwritable(..)
             | Self::NobodyToAsk
             | Self::NoNumber => Exit::Usage,
             Self::Device(_) | Self::State(_) | Self::LeftAlone | Self::Unknown(..) => Exit::Failed,
@@ -309,6 +325,8 @@ impl Failure {
             | Self::State(_)
             | Self::NotAPayload
             | Self::PinFile(_)
+            | Self::File { .. }
+            | Self::Unwritable(..)
             | Self::NobodyToAsk
             | Self::NoNumber
             | Self::LeftAlone
@@ -324,6 +342,7 @@ pub fn run(arguments: &Arguments) -> Exit {
         Action::Authenticate(arguments) => (arguments.common.json, authenticate(arguments)),
         Action::Pending(arguments) => (arguments.common.json, list_pending(arguments)),
         Action::Show(arguments) => (arguments.common.json, show(arguments)),
+        Action::TestCa(arguments) => (false, test_ca::run(arguments)),
     };
     ended.unwrap_or_else(|failure| {
         if json {
@@ -417,6 +436,7 @@ fn activation_options(arguments: &Activate) -> Result<ActivationOptions, Failure
         hardware_fault: arguments.faults.fault(),
         client_data: arguments.client_data.clone().map(String::into_bytes),
         risk_data: arguments.risk_data.clone().map(String::into_bytes),
+        evidence: test_ca::evidence(arguments)?,
     })
 }
 
@@ -632,7 +652,9 @@ mod tests {
     fn authenticating(words: &str) -> Authenticate {
         match parse(&format!("device authenticate {words}")).unwrap() {
             Action::Authenticate(arguments) => *arguments,
-            Action::Activate(_) | Action::Pending(_) | Action::Show(_) => panic!("another action"),
+            Action::Activate(_) | Action::Pending(_) | Action::Show(_) | Action::TestCa(_) => {
+                panic!("another action")
+            }
         }
     }
 

@@ -8,10 +8,11 @@ use engine::machine::{Entropy, random};
 use engine::proofs::{ActivationFacts, Signed};
 use engine::reasons::PinType;
 use engine::terms::{HwKeyClientStatus, Method, Role};
-use engine::transcript::{Content, NO_CONTENT, device_token_hash};
+use engine::transcript::{Content, Hash, device_token_hash};
 use engine::version::ClientVersion;
 use zeroize::Zeroizing;
 
+use super::attestation::Evidence;
 use super::keys::{PrivateKey, SealedKey, Secret32};
 use super::misbehaviour::HardwareFault;
 use super::phone::{Format, HardwareKey, Keys, NoHardwareKey, Phone, message};
@@ -81,6 +82,8 @@ pub struct ActivationOptions {
     pub client_data: Option<Vec<u8>>,
     /// Risk data.
     pub risk_data: Option<Vec<u8>>,
+    /// Evidence that the hardware key is in hardware.
+    pub evidence: Evidence,
 }
 
 impl Redemption {
@@ -232,7 +235,10 @@ impl Activating {
         let claim = fresh.claim(options);
         let version = self.client_version.to_string();
         let declared = declared(&version, claim, client_data.as_ref(), risk_data.as_ref());
-        let signed = self.signed(fresh, &declared)?;
+        let hardware = fresh.hardware.as_ref().map(PrivateKey::public).transpose()?;
+        let challenge = &self.started.challenge.0;
+        let attestation = options.evidence.about(hardware.as_ref(), challenge, entropy)?;
+        let signed = self.signed(fresh, &declared, attestation_hash(attestation.as_ref()))?;
         Ok(FinishActivation {
             challenge: self.started.challenge,
             client_version: version,
@@ -244,10 +250,16 @@ impl Activating {
             device_token: Octets32(*fresh.token.bytes()),
             client_data,
             risk_data,
+            attestation,
         })
     }
 
-    fn signed(&self, fresh: &Fresh, declared: &DeclaredV1) -> Result<Signed, DeviceError> {
+    fn signed(
+        &self,
+        fresh: &Fresh,
+        declared: &DeclaredV1,
+        attestation_hash: Hash,
+    ) -> Result<Signed, DeviceError> {
         let facts = ActivationFacts {
             application: self.application,
             registration: self.started.registration_id,
@@ -255,10 +267,15 @@ impl Activating {
             challenge: self.started.challenge.0,
             keys: &fresh.key_set()?,
             device_token_hash: device_token_hash(fresh.token.bytes()),
-            attestation_hash: NO_CONTENT,
+            attestation_hash,
         };
         Ok(Signed::at_activation(&facts, declared)?)
     }
+}
+
+/// The hash of the evidence that is sent along.
+fn attestation_hash(sent: Option<&device::AttestationEvidence>) -> Hash {
+    Content::Attestation.hash_or_none(sent.map(|sent| (&sent.salt.0, sent.octets.0.as_slice())))
 }
 
 impl Offer {
@@ -493,6 +510,8 @@ mod tests {
     use engine::key::PublicKey;
     use engine::signature::Verdict;
 
+    use engine::transcript::NO_CONTENT;
+
     use super::*;
     use crate::device::phone::tests::{Counting, phone};
     use crate::wire::Moment;
@@ -549,7 +568,7 @@ mod tests {
             challenge: body.challenge.0,
             keys: &keys,
             device_token_hash: device_token_hash(&body.device_token.0),
-            attestation_hash: NO_CONTENT,
+            attestation_hash: attestation_hash(body.attestation.as_ref()),
         };
         let of = |kind: Content, content: &Option<Salted>| {
             content.as_ref().map_or(NO_CONTENT, |c| kind.hash(&c.salt.0, &c.octets.0))

@@ -164,6 +164,20 @@ impl Client {
         self.call(Method::POST, path, Some(&json(body)), credential)
     }
 
+    /// Posts JSON octet for octet; else as [`Client::post`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn post_octets<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        octets: &[u8],
+        credential: Option<&str>,
+    ) -> Result<A, ClientError> {
+        self.call(Method::POST, path, Some(octets), credential)
+    }
+
     /// Patches what is at `path` with `body`; else as [`Client::post`].
     ///
     /// # Errors

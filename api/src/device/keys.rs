@@ -149,7 +149,11 @@ impl PrivateKey {
         signature.as_bytes().to_vec()
     }
 
-    fn secret(&self) -> Secret32 {
+    pub(super) fn from_secret(secret: &Secret32) -> Option<Self> {
+        SigningKey::from_slice(secret.bytes()).ok().map(Self)
+    }
+
+    pub(super) fn secret(&self) -> Secret32 {
         Secret32::new(self.0.to_bytes().into())
     }
 }
@@ -169,9 +173,7 @@ impl Serialize for PrivateKey {
 impl<'de> Deserialize<'de> for PrivateKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let secret = Secret32::deserialize(deserializer)?;
-        SigningKey::from_slice(secret.bytes())
-            .map(Self)
-            .map_err(|_| de::Error::custom("not a private key of P-256"))
+        Self::from_secret(&secret).ok_or_else(|| de::Error::custom("not a private key of P-256"))
     }
 }
 

@@ -12,6 +12,7 @@
 //! [`activate`] and [`authenticate`] do both halves.
 
 mod activation;
+mod attestation;
 mod authentication;
 mod client;
 mod file;
@@ -26,6 +27,7 @@ use engine::terms::Method;
 use engine::version::NotAVersion;
 
 pub use activation::{Activating, ActivationOptions, Hardware, Offer, Redemption, activate};
+pub use attestation::{Evidence, PACKAGE, TestCa};
 pub use authentication::{
     Answering, AuthenticationOptions, Outcome, authenticate, authenticate_start, begin, pending,
 };
@@ -85,6 +87,9 @@ pub enum DeviceError {
     /// A key that the phone made or keeps is none.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A certificate of the test CA cannot be made.
+    #[error("the test CA cannot make its certificate")]
+    Certificate(#[from] rcgen::Error),
     /// The random bytes are no private key, eight times in a row.
     #[error("the random bytes that were drawn give no private key")]
     Entropy,

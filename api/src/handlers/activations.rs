@@ -2,6 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Path};
+use engine::attestation::Attested;
 use engine::codes;
 use engine::command::{self, Command, Refusal, Want};
 use engine::entries::{self, Application};
@@ -285,7 +286,8 @@ fn view(id: Id, activation: &entries::Activation, application: &Application) -> 
         hardware_key_stored: judged.is_some_and(|judged| judged.hw_key_stored),
         unproven_device: judged.is_some_and(|judged| judged.unproven_device),
         risk: judged.map_or_else(Risk::default, |judged| {
-            risk(application, judged.hw_key_client_status, judged.hw_key_server_result)
+            let attested = judged.attestation.as_ref();
+            risk(application, judged.hw_key_client_status, judged.hw_key_server_result, attested)
         }),
     }
 }
@@ -295,10 +297,12 @@ pub(super) fn risk(
     application: &Application,
     client_status: HwKeyClientStatus,
     server_result: HwKeyServerResult,
+    attested: Option<&Attested>,
 ) -> Risk {
     let enabled = |attribute| application.config.enabled_risk_data.contains(&attribute);
     Risk {
         hw_key_client_status: enabled(RiskAttribute::HwKeyClientStatus).then_some(client_status),
         hw_key_server_result: enabled(RiskAttribute::HwKeyServerResult).then_some(server_result),
+        attestation: attested.filter(|_| enabled(RiskAttribute::Attestation)).map(Into::into),
     }
 }

@@ -6,16 +6,19 @@ use engine::codes;
 use engine::command::{self, Command, Refusal, Want};
 use engine::config::Config;
 use engine::entries::Application;
-use engine::events::{ActivationJudgedV1, Event, KeySetV1, MethodKeyV1, VerificationV1};
+use engine::events::{
+    ActivationJudgedV1, Event, EvidenceJudgedV1, KeySetV1, MethodKeyV1, VerificationV1,
+};
 use engine::ids::Id;
 use engine::key::PublicKey;
 use engine::machine::random;
 use engine::proofs::{ActivationFacts, Signed};
 use engine::reasons::{BudgetScope, CodeKind};
 use engine::terms::{Method, Role};
-use engine::transcript::{NO_CONTENT, device_token_hash};
+use engine::transcript::{Hash, NO_CONTENT, device_token_hash};
 use engine::{entries, events};
 
+use super::attestation::Sent;
 use super::judging::{
     Claimed, SentAlong, body_digest, check, check_signature, check_version, seconds_until,
 };
@@ -34,6 +37,9 @@ use crate::wire::{Moment, Octets32};
 const TYPED_MAX: usize = 64;
 /// Most software keys that are looked at; there are fewer methods.
 const SOFTWARE_KEYS_MAX: usize = 8;
+
+/// Evidence judged by what changed meanwhile is judged this often.
+const JUDGEMENTS: usize = 2;
 
 const NONCE_CONTEXT: &str = "keytrail 2026 activation nonce v1";
 
@@ -111,45 +117,134 @@ pub async fn finish(
     let digest = body_digest(&body.bytes);
     let body = body.value;
     let keys = Keys::read(&body)?;
+    let attestation = Sent::read(body.attestation.as_ref())?;
     let sent = SentAlong::new(
         &body.client_version,
         body.hw_key_client_status,
         body.client_data.as_ref(),
         body.risk_data.as_ref(),
         source,
-    )?;
-    let activation = call.look().activation(*id);
-    let registration =
-        activation.as_ref().and_then(|known| call.look().registration(known.registration));
-    // The same work whether the activation is known, live, or neither.
-    let verifications =
-        verify(*id, &body, &keys, &sent, activation.as_deref(), registration.as_deref())?;
-    let (Some(activation), Some(registration)) = (activation, registration) else {
-        call.refusals.count(Refused::NotRecognised);
-        return Err(Code::ActivationNotFound.into());
-    };
-    let checked = verifications.len();
-    let event_id = call.fresh_event_id();
-    let (stream, subject) = (activation.registration, registration.subject);
-    let want = command::FinishActivation {
-        activation: *id,
-        challenge: body.challenge.0,
-        declared: sent.declared.clone(),
-        keys: keys.set,
-        device_token_hash: device_token_hash(&body.device_token.0),
-        attestation_hash: NO_CONTENT,
-        body_digest: digest,
-        verifications,
-        sealed: sent.sealed::<ActivationJudgedV1>(&call, event_id, stream, subject)?,
-    };
-    let command = Command { event_id, want: Want::FinishActivation(Box::new(want)) };
-    let outcome = call.execute(command, None).await;
-    if let Ok(outcome) = &outcome
-        && let Some(Event::ActivationJudged(_)) = outcome.first_event()?
-    {
-        call.count_signatures(checked);
+    )?
+    .with_attestation(attestation.as_ref().map(Sent::content));
+    let answer = Answer { id: *id, digest, body: &body, keys: &keys, sent: &sent, attestation };
+    for _ in 0..JUDGEMENTS {
+        match answer.judge(&call).await? {
+            // What evidence is judged by has changed meanwhile.
+            Err(Failed::Refused(Refusal::Stale)) => (),
+            outcome => return finished(&call, *id, outcome),
+        }
     }
-    finished(&call, *id, outcome)
+    Err(ApiError::new(Code::Busy).retry_after_s(1))
+}
+
+/// An answer to the challenge of an activation.
+struct Answer<'a> {
+    id: Id,
+    digest: [u8; 32],
+    body: &'a FinishActivation,
+    keys: &'a Keys,
+    sent: &'a SentAlong,
+    attestation: Option<Sent>,
+}
+
+impl Answer<'_> {
+    /// Verifies signatures and evidence, and has them judged. The work is the
+    /// same whether the activation is known, live, or neither.
+    async fn judge(&self, call: &Call) -> Result<Result<Outcome, Failed>, ApiError> {
+        let activation = call.look().activation(self.id);
+        let known = activation.as_ref();
+        let registration = known.and_then(|known| call.look().registration(known.registration));
+        let application = known.and_then(|known| call.look().application(known.application));
+        let verifications = self.verify(activation.as_deref(), registration.as_deref())?;
+        let evidence = self.evidence(call, application.as_deref())?;
+        let (Some(activation), Some(registration)) = (activation, registration) else {
+            call.refusals.count(Refused::NotRecognised);
+            return Err(Code::ActivationNotFound.into());
+        };
+        let checked = verifications.len();
+        let event_id = call.fresh_event_id();
+        let (stream, subject) = (activation.registration, registration.subject);
+        let want = command::FinishActivation {
+            activation: self.id,
+            challenge: self.body.challenge.0,
+            declared: self.sent.declared.clone(),
+            keys: self.keys.set.clone(),
+            device_token_hash: device_token_hash(&self.body.device_token.0),
+            attestation_hash: self.attestation_hash(),
+            body_digest: self.digest,
+            verifications,
+            evidence,
+            sealed: self.sent.sealed::<ActivationJudgedV1>(call, event_id, stream, subject)?,
+        };
+        let command = Command { event_id, want: Want::FinishActivation(Box::new(want)) };
+        let outcome = call.execute(command, None).await;
+        if let Ok(outcome) = &outcome
+            && let Some(Event::ActivationJudged(_)) = outcome.first_event()?
+        {
+            call.count_signatures(checked);
+        }
+        Ok(outcome)
+    }
+
+    fn attestation_hash(&self) -> Hash {
+        self.attestation.as_ref().map_or(NO_CONTENT, Sent::hash)
+    }
+
+    /// What judging the evidence finds, if there is any and somebody asks for it.
+    fn evidence(
+        &self,
+        call: &Call,
+        application: Option<&Application>,
+    ) -> Result<Option<EvidenceJudgedV1>, ApiError> {
+        let Some(sent) = &self.attestation else { return Ok(None) };
+        sent.judged(call, application, &self.body.challenge.0, self.keys.hardware.as_ref())
+    }
+
+    /// Checks every signature of the request.
+    fn verify(
+        &self,
+        activation: Option<&entries::Activation>,
+        registration: Option<&entries::Registration>,
+    ) -> Result<Vec<VerificationV1>, ApiError> {
+        let facts = ActivationFacts {
+            application: activation.map_or(Id::NIL, |known| known.application),
+            registration: activation.map_or(Id::NIL, |known| known.registration),
+            activation: self.id,
+            challenge: self.body.challenge.0,
+            keys: &self.keys.set,
+            device_token_hash: device_token_hash(&self.body.device_token.0),
+            attestation_hash: self.attestation_hash(),
+        };
+        let signed = Signed::at_activation(&facts, &self.sent.declared)
+            .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
+        Ok(check(&signed, &self.claimed(registration)))
+    }
+
+    /// The signatures of the request, and whose they claim to be.
+    fn claimed(&self, registration: Option<&entries::Registration>) -> Vec<Claimed<'_>> {
+        let (body, keys) = (self.body, self.keys);
+        let mut claimed = Vec::with_capacity(keys.software.len() + 3);
+        for (slot, (method, key)) in body.software_keys.iter().zip(&keys.software) {
+            if let Some(signature) = &slot.signature {
+                let (role, key) = (Role::Software, Some(*key));
+                claimed.push(Claimed { role, method: *method, key, signature });
+            }
+        }
+        let hardware = body.hardware_key.as_ref().and_then(|slot| slot.signature.as_ref());
+        let on_file = |key: Option<&engine::key::KeyBytes>| key.and_then(|key| key.check().ok());
+        let old_device = registration.and_then(|known| known.software_key(Method::Device));
+        let old_hardware = registration.and_then(|known| known.hardware.as_ref());
+        for (role, key, signature) in [
+            (Role::Hardware, keys.hardware, hardware),
+            (Role::Previous, on_file(old_device), body.previous.device.as_ref()),
+            (Role::Previous, on_file(old_hardware), body.previous.hardware.as_ref()),
+        ] {
+            if let Some(signature) = signature {
+                claimed.push(Claimed { role, method: Method::Device, key, signature });
+            }
+        }
+        claimed
+    }
 }
 
 /// The keys of a request, read.
@@ -193,53 +288,6 @@ impl Keys {
         };
         Ok(Self { set, software, hardware })
     }
-}
-
-/// Checks every signature of the request.
-fn verify(
-    id: Id,
-    body: &FinishActivation,
-    keys: &Keys,
-    sent: &SentAlong,
-    activation: Option<&entries::Activation>,
-    registration: Option<&entries::Registration>,
-) -> Result<Vec<VerificationV1>, ApiError> {
-    let facts = ActivationFacts {
-        application: activation.map_or(Id::NIL, |known| known.application),
-        registration: activation.map_or(Id::NIL, |known| known.registration),
-        activation: id,
-        challenge: body.challenge.0,
-        keys: &keys.set,
-        device_token_hash: device_token_hash(&body.device_token.0),
-        attestation_hash: NO_CONTENT,
-    };
-    let signed = Signed::at_activation(&facts, &sent.declared)
-        .map_err(|error| ApiError::new(Code::Internal).cause(error))?;
-    let mut claimed = Vec::with_capacity(keys.software.len() + 3);
-    for (slot, (method, key)) in body.software_keys.iter().zip(&keys.software) {
-        if let Some(signature) = &slot.signature {
-            claimed.push(Claimed {
-                role: Role::Software,
-                method: *method,
-                key: Some(*key),
-                signature,
-            });
-        }
-    }
-    let hardware = body.hardware_key.as_ref().and_then(|slot| slot.signature.as_ref());
-    let on_file = |key: Option<&engine::key::KeyBytes>| key.and_then(|key| key.check().ok());
-    let old_device = registration.and_then(|known| known.software_key(Method::Device));
-    let old_hardware = registration.and_then(|known| known.hardware.as_ref());
-    for (role, key, signature) in [
-        (Role::Hardware, keys.hardware, hardware),
-        (Role::Previous, on_file(old_device), body.previous.device.as_ref()),
-        (Role::Previous, on_file(old_hardware), body.previous.hardware.as_ref()),
-    ] {
-        if let Some(signature) = signature {
-            claimed.push(Claimed { role, method: Method::Device, key, signature });
-        }
-    }
-    Ok(check(&signed, &claimed))
 }
 
 fn finished(

@@ -56,6 +56,12 @@ impl SentAlong {
         Ok(Self { declared, response })
     }
 
+    /// With attestation evidence beside it.
+    pub(super) fn with_attestation(mut self, evidence: Option<Salted>) -> Self {
+        self.response.attestation = evidence;
+        self
+    }
+
     /// What names the person, sealed for the event `event_id` of type `P`;
     /// nothing if the person was erased.
     pub(super) fn sealed<P: Payload>(
@@ -119,7 +125,7 @@ pub(super) fn seconds_until(until: Micros, now: Micros) -> u64 {
     until.0.saturating_sub(now.0).div_ceil(1_000_000).max(1)
 }
 
-fn bounded(
+pub(super) fn bounded(
     pointer: &str,
     content: Option<&wire::device::Salted>,
     max: usize,

@@ -3,12 +3,14 @@
 //! - [`admin`]: applications, their configuration, API keys.
 //! - [`activations`], [`registrations`], [`operations`], [`broadcasts`], [`evidence`], [`users`]:
 //!   for service providers.
+//! - [`attestation`]: revocation lists, for administrators; what *finish* makes of evidence.
 //! - [`audit`]: for auditors.
 //! - [`device_activation`], [`device_authentication`], [`initiative`],
 //!   [`pending`]: for devices.
 
 pub mod activations;
 pub mod admin;
+pub mod attestation;
 pub mod audit;
 pub mod broadcasts;
 pub mod device_activation;
@@ -58,6 +60,10 @@ fn admin(config: &mut ServiceConfig) {
         .service(
             web::resource(format!("{applications}/{{id}}/configuration"))
                 .patch(admin::change_configuration),
+        )
+        .service(
+            web::resource("/admin/v1/attestation/revocation-list")
+                .post(attestation::take_revocation_list),
         )
         .service(web::resource("/admin/v1/status").get(admin::status))
         .service(web::resource("/admin/v1/clock/confirm").post(admin::confirm_clock));

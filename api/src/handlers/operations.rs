@@ -283,7 +283,9 @@ pub(super) fn own(
         risk: if !operation.state.is_final() && operation.attempts.is_empty() {
             Risk::default()
         } else {
-            risk(&application, operation.hw_key_client_status, operation.hw_key_server_result)
+            let attested = registration.attestation.as_ref();
+            let (client, server) = (operation.hw_key_client_status, operation.hw_key_server_result);
+            risk(&application, client, server, attested)
         },
     })
 }

@@ -12,8 +12,8 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::Moment;
 use super::words::{UserRoleWord, Uuid};
+use super::{Moment, Octets32};
 
 /// Makes an API key.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -220,4 +220,31 @@ pub struct AnchorStatus {
     pub error: Option<String>,
     /// Whether it contradicts the log: a rollback, or two histories.
     pub contradicts: bool,
+}
+
+/// A revocation list as Google publishes it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RevocationListFile {
+    /// By serial number, in decimal or hexadecimal.
+    pub entries: BTreeMap<String, RevocationListEntry>,
+}
+
+/// What a revocation list says of a certificate. Further members are passed over.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RevocationListEntry {
+    /// REVOKED or SUSPENDED.
+    pub status: String,
+}
+
+/// A revocation list in force.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RevocationList {
+    /// Position of its first event in the log.
+    pub position: u64,
+    /// SHA-256 of the file.
+    pub sha256: Octets32,
+    /// Serial numbers in it. One of digits alone counts twice: as decimal and as hexadecimal.
+    pub serials: u64,
+    /// When it was taken over.
+    pub taken_at: Moment,
 }

@@ -1,5 +1,6 @@
 //! Bodies between a device and the server. The rules are in `docs/protocol.md`.
 
+use engine::attestation::Platform;
 use engine::ids::Id;
 use engine::reasons::{
     Confirmation, OperationKind, OperationState, PinType, RejectReason, RiskAttribute,
@@ -10,7 +11,8 @@ use utoipa::ToSchema;
 
 use super::words::{
     ConfirmationWord, DecisionWord, HwKeyClientStatusWord, LevelWord, MethodWord,
-    OperationKindWord, OperationStateWord, PinTypeWord, RejectReasonWord, RiskAttributeWord, Uuid,
+    OperationKindWord, OperationStateWord, PinTypeWord, PlatformWord, RejectReasonWord,
+    RiskAttributeWord, Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -169,6 +171,23 @@ pub struct FinishActivation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub risk_data: Option<Salted>,
+    /// Evidence that the hardware key is in hardware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attestation: Option<AttestationEvidence>,
+}
+
+/// Evidence of the phone's maker about the hardware key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttestationEvidence {
+    /// Whose evidence it is.
+    #[schema(value_type = PlatformWord)]
+    pub platform: Platform,
+    /// 32 random bytes: the salt of the hash that is signed.
+    pub salt: Octets32,
+    /// The evidence, at most 24,576 bytes.
+    pub octets: Octets,
 }
 
 /// Whether the keys were taken.

@@ -1,5 +1,6 @@
 //! Bodies between a service provider's back end and the server.
 
+use engine::attestation;
 use engine::ids::Id;
 use engine::reasons::{
     ActivationFailure, ActivationState, AuthenticationFailure, CancelReason, Confirmation,
@@ -11,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::words::{
-    ActivationFailureWord, ActivationStateWord, AuthenticationFailureWord, CancelReasonWord,
-    ConfirmationWord, DecisionWord, ErasureReasonWord, HwKeyClientStatusWord,
-    HwKeyServerResultWord, LevelWord, LockReasonWord, MethodWord, OperationKindWord,
-    OperationStateWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, Uuid,
+    ActivationFailureWord, ActivationStateWord, AttestationReasonWord, AttestationStatusWord,
+    AuthenticationFailureWord, BootStateWord, CancelReasonWord, ConfirmationWord, DecisionWord,
+    EnvironmentWord, ErasureReasonWord, HwKeyClientStatusWord, HwKeyServerResultWord, LevelWord,
+    ListStateWord, LockReasonWord, MethodWord, OperationKindWord, OperationStateWord,
+    ProvisioningWord, ReasonGivenWord, RegistrationStateWord, RejectReasonWord, SecurityLevelWord,
+    Uuid,
 };
 use super::{Moment, Octets, Octets32};
 
@@ -101,6 +104,73 @@ pub struct Risk {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = HwKeyServerResultWord, required = false)]
     pub hw_key_server_result: Option<HwKeyServerResult>,
+    /// How the hardware key stands with attestation, as judged at activation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attestation: Option<Attestation>,
+}
+
+/// What came of evidence that the hardware key is in hardware. What the
+/// evidence does not say is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attestation {
+    /// How it stands.
+    #[schema(value_type = AttestationStatusWord)]
+    pub status: attestation::Status,
+    /// Why evidence was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = AttestationReasonWord, required = false)]
+    pub reason: Option<attestation::Reason>,
+    /// When it was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub date: Option<Moment>,
+    /// Where the key lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = SecurityLevelWord, required = false)]
+    pub security_level: Option<attestation::SecurityLevel>,
+    /// How the system booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = BootStateWord, required = false)]
+    pub boot_state: Option<attestation::BootState>,
+    /// Whether the boot loader was locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub device_locked: Option<bool>,
+    /// The system's patch level, YYYYMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub patch_level: Option<u32>,
+    /// Where the attestation key came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ProvisioningWord, required = false)]
+    pub provisioning: Option<attestation::Provisioning>,
+    /// Apple's environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = EnvironmentWord, required = false)]
+    pub environment: Option<attestation::Environment>,
+    /// What the revocation list was worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ListStateWord, required = false)]
+    pub revocation_list: Option<attestation::ListState>,
+}
+
+impl From<&attestation::Attested> for Attestation {
+    fn from(attested: &attestation::Attested) -> Self {
+        let facts = &attested.facts;
+        Self {
+            status: attested.status,
+            reason: attested.reason,
+            date: attested.at.map(Moment),
+            security_level: facts.security_level,
+            boot_state: facts.boot_state,
+            device_locked: facts.device_locked,
+            patch_level: facts.patch_level,
+            provisioning: facts.provisioning,
+            environment: facts.environment,
+            revocation_list: facts.list,
+        }
+    }
 }
 
 /// A public key of a registration, by its id.

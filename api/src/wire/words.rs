@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use engine::{reasons, terms};
+use engine::{attestation, reasons, terms};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
@@ -37,6 +37,14 @@ macro_rules! words {
 }
 
 words! {
+    AttestationStatusWord = attestation::Status, "AttestationStatus", "How a registration stands with attestation.";
+    AttestationReasonWord = attestation::Reason, "AttestationReason", "Why evidence was refused.";
+    BootStateWord = attestation::BootState, "BootState", "What the boot loader found.";
+    EnvironmentWord = attestation::Environment, "Environment", "Apple's environment of an app.";
+    ListStateWord = attestation::ListState, "ListState", "What the revocation list was worth.";
+    PlatformWord = attestation::Platform, "Platform", "Whose attestation evidence it is.";
+    ProvisioningWord = attestation::Provisioning, "Provisioning", "Where the attestation key came from.";
+    SecurityLevelWord = attestation::SecurityLevel, "SecurityLevel", "Where a key lives.";
     ActivationFailureWord = reasons::ActivationFailure, "ActivationFailure", "Why an activation failed.";
     ActivationStateWord = reasons::ActivationState, "ActivationState", "What became of an activation.";
     AuthenticationFailureWord = reasons::AuthenticationFailure, "AuthenticationFailure", "Why an authentication failed.";

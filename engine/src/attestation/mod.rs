@@ -23,9 +23,12 @@ use crate::ids::Micros;
 use crate::key::PublicKey;
 use crate::terms::terms;
 
+pub(crate) mod activation;
 pub mod android;
 pub mod chain;
 pub mod description;
+pub mod facts;
+pub mod lists;
 pub mod policy;
 pub(crate) mod properties;
 pub mod revocation;
@@ -94,6 +97,20 @@ terms! {
         Stale = 2 "STALE",
         /// Young enough.
         Fresh = 3 "FRESH",
+    }
+
+    /// How a registration stands with evidence, in the words of risk attributes.
+    Status {
+        /// Evidence was accepted.
+        Verified = 1 "VERIFIED",
+        /// The application asks for none.
+        NotChecked = 2 "NOT_CHECKED",
+        /// None came, and the device says that it cannot have a hardware key.
+        NotSupported = 3 "FAILED_CLIENT_NOT_SUPPORTED",
+        /// None came.
+        NotGiven = 4 "FAILED_NO_EVIDENCE",
+        /// Evidence was refused; the reason stands beside it.
+        Refused = 5 "FAILED_EVIDENCE_REFUSED",
     }
 
     /// Why evidence is refused: one word for one failure.
@@ -273,6 +290,19 @@ pub struct CertificateName {
     pub issuer: String,
     /// The serial number, big-endian, without leading zeros.
     pub serial: Vec<u8>,
+}
+
+/// What state keeps of a registration's evidence, for risk attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// How it stands.
+    pub status: Status,
+    /// Why evidence was refused.
+    pub reason: Option<Reason>,
+    /// What was read from it.
+    pub facts: Facts,
+    /// When evidence was judged; none if none came.
+    pub at: Option<Micros>,
 }
 
 /// Everything that judging found.

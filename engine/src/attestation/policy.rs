@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::attestation::{Environment, SecurityLevel};
+use crate::attestation::{Environment, Platform, SecurityLevel};
 use crate::terms::terms;
 
 terms! {
@@ -20,7 +20,7 @@ terms! {
         Off = 1 "OFF",
         /// Evidence is judged and reported; nothing fails by it.
         Optional = 2 "OPTIONAL",
-        /// Without accepted evidence a hardware key is not activated.
+        /// Without accepted evidence about its hardware key an activation fails.
         Required = 3 "REQUIRED",
     }
 
@@ -50,6 +50,22 @@ pub struct Policy {
     pub android: AndroidPolicy,
     /// For Apple.
     pub apple: ApplePolicy,
+}
+
+impl Policy {
+    /// What follows from the evidence of a platform.
+    #[must_use]
+    pub const fn mode(&self, platform: Platform) -> Mode {
+        match platform {
+            Platform::Android => self.android.mode,
+            Platform::Apple => self.apple.mode,
+        }
+    }
+
+    /// Whether `rule` holds for the mode of any platform.
+    pub(crate) fn any_mode(&self, rule: impl Fn(Mode) -> bool) -> bool {
+        Platform::ALL.iter().any(|platform| rule(self.mode(*platform)))
+    }
 }
 
 /// The rules for Android key attestation.

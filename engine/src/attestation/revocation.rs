@@ -7,11 +7,13 @@
 //! readings. Reasons that are not known are no error: the status decides.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::attestation::Reason;
 use crate::ids::Micros;
+use crate::terms::terms;
 
 /// Longest list that is read, in bytes.
 pub const LIST_MAX: usize = 4 * 1024 * 1024;
@@ -19,16 +21,17 @@ pub const LIST_MAX: usize = 4 * 1024 * 1024;
 /// allows 20; some more are put up with).
 const SERIAL_MAX: usize = 32;
 
-/// What the list says of a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Status {
-    /// Not to be trusted again.
-    Revoked,
-    /// Not to be trusted until further notice.
-    Suspended,
+terms! {
+    /// What the list says of a certificate.
+    ListStatus {
+        /// Not to be trusted again.
+        Revoked = 1 "REVOKED",
+        /// Not to be trusted until further notice.
+        Suspended = 2 "SUSPENDED",
+    }
 }
 
-impl Status {
+impl ListStatus {
     /// Why evidence with such a certificate is refused.
     #[must_use]
     pub const fn reason(self) -> Reason {
@@ -61,7 +64,7 @@ pub enum ListError {
 pub struct RevocationList {
     /// When the list was taken over.
     pub taken_at: Micros,
-    entries: BTreeMap<Vec<u8>, Status>,
+    entries: BTreeMap<Vec<u8>, ListStatus>,
 }
 
 #[derive(Deserialize)]
@@ -89,15 +92,12 @@ impl RevocationList {
             serde_json::from_slice(json).map_err(|error| ListError::Form(error.to_string()))?;
         let mut entries = BTreeMap::new();
         for (serial, entry) in file.entries {
-            let status = match entry.status.as_str() {
-                "REVOKED" => Status::Revoked,
-                "SUSPENDED" => Status::Suspended,
-                _ => return Err(ListError::Status(shown(&entry.status))),
-            };
+            let status = ListStatus::parse(&entry.status)
+                .ok_or_else(|| ListError::Status(shown(&entry.status)))?;
             for reading in readings(&serial).ok_or_else(|| ListError::Serial(shown(&serial)))? {
                 // Two entries of one serial: the stricter word stands.
                 let stands = entries.entry(reading).or_insert(status);
-                if status == Status::Revoked {
+                if status == ListStatus::Revoked {
                     *stands = status;
                 }
             }
@@ -109,19 +109,19 @@ impl RevocationList {
     #[must_use]
     pub fn from_entries(
         taken_at: Micros,
-        entries: impl IntoIterator<Item = (Vec<u8>, Status)>,
+        entries: impl IntoIterator<Item = (Vec<u8>, ListStatus)>,
     ) -> Self {
         Self { taken_at, entries: entries.into_iter().collect() }
     }
 
     /// Its entries by ascending serial.
-    pub fn entries(&self) -> impl Iterator<Item = (&[u8], Status)> {
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], ListStatus)> {
         self.entries.iter().map(|(serial, status)| (serial.as_slice(), *status))
     }
 
     /// What the list says of a serial number, big-endian; leading zeros do not matter.
     #[must_use]
-    pub fn status(&self, serial: &[u8]) -> Option<Status> {
+    pub fn status(&self, serial: &[u8]) -> Option<ListStatus> {
         self.entries.get(trimmed(serial)).copied()
     }
 }
@@ -184,10 +184,10 @@ mod tests {
         )
         .unwrap();
         let decimal = 6_681_152_659_205_225_093_u64.to_be_bytes();
-        assert_eq!(list.status(&decimal), Some(Status::Revoked));
+        assert_eq!(list.status(&decimal), Some(ListStatus::Revoked));
         let hex = [0x06, 0x68, 0x11, 0x52, 0x65, 0x92, 0x05, 0x22, 0x50, 0x93];
-        assert_eq!(list.status(&hex), Some(Status::Revoked));
-        assert_eq!(list.status(&[0, 0, 0xcc, 0x66, 0xe9]), Some(Status::Suspended));
+        assert_eq!(list.status(&hex), Some(ListStatus::Revoked));
+        assert_eq!(list.status(&[0, 0, 0xcc, 0x66, 0xe9]), Some(ListStatus::Suspended));
         assert_eq!(list.status(&[0xcc, 0x66, 0xe8]), None);
         assert_eq!(list.status(&[]), None);
     }
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn of_two_words_for_one_serial_the_stricter_stands() {
         let list = list(r#"{"entries":{"0c":{"status":"REVOKED"},"c":{"status":"SUSPENDED"}}}"#);
-        assert_eq!(list.unwrap().status(&[0x0c]), Some(Status::Revoked));
+        assert_eq!(list.unwrap().status(&[0x0c]), Some(ListStatus::Revoked));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use engine::attestation::android::judge;
 use engine::attestation::policy::{BootRule, ProvisioningRule};
-use engine::attestation::revocation::{RevocationList, Status};
+use engine::attestation::revocation::{ListStatus, RevocationList};
 use engine::attestation::{
     EVIDENCE_MAX, Expected, Judgement, ListState, Outcome, Policy, Reason, SecurityLevel,
 };
@@ -260,10 +260,10 @@ fn a_revoked_certificate_anywhere_in_the_chain_is_found_and_a_stale_list_is_repo
     let (key, policy) = (attested_key(), trusting());
     let evidence = Maker::default().evidence();
     for (serial, status, reason) in [
-        (1, Status::Revoked, Some(Reason::CertificateRevoked)),
-        (2, Status::Suspended, Some(Reason::CertificateSuspended)),
-        (3, Status::Revoked, Some(Reason::CertificateRevoked)),
-        (4, Status::Revoked, None),
+        (1, ListStatus::Revoked, Some(Reason::CertificateRevoked)),
+        (2, ListStatus::Suspended, Some(Reason::CertificateSuspended)),
+        (3, ListStatus::Revoked, Some(Reason::CertificateRevoked)),
+        (4, ListStatus::Revoked, None),
     ] {
         for (age, state) in [(7 * DAY, ListState::Fresh), (7 * DAY + 1, ListState::Stale)] {
             let taken_at = Micros(AT.0 - age);

@@ -212,6 +212,7 @@ fn registration(state: RegistrationState) -> Registration {
         hardware: None,
         hw_key_impossible: false,
         unproven_device: false,
+        attestation: None,
         device_token_hash: [0; 32],
         client_version: String::new(),
         keys_at: Position(0),
@@ -286,6 +287,7 @@ fn activate(
         attestation_hash: [0; 32],
         body_digest: [10; 32],
         verifications: verifications(signature),
+        evidence: None,
         sealed: Vec::new(),
     }));
     let Event::ActivationJudged(judged) = decide(&state, want) else { panic!("not judged") };

@@ -7,6 +7,7 @@ mod access;
 mod agreement;
 mod android;
 mod android_rules;
+mod attestation;
 mod broadcasts;
 mod documented_strategy;
 mod erasure;

@@ -12,6 +12,7 @@ use engine::ids::Id;
 use engine::reasons::{BudgetScope, Confirmation, OperationKind, ReasonGiven};
 use engine::terms::{Level, Method, Verdict};
 
+use crate::attestation::{evidence, list};
 use crate::evidence::{epoch, rotation};
 use crate::unhex;
 use crate::world::{ADMIN, APP, BANK, PERSON, World, by, request};
@@ -44,7 +45,12 @@ fn samples() -> Vec<Event> {
     let until = world.now.plus_s(60);
     let scope = BudgetScope::Source;
     world.done(Want::ExhaustCodeBudget { application: APP, scope, until, failures: 10 });
-    let id = world.active();
+    world.done(Want::TakeRevocationList(list(&[1, 2])));
+    world.configure("attestation_android_mode", "\"OPTIONAL\"");
+    let mut finish = world.started(None, "3.8");
+    finish.evidence = Some(evidence(&world, Some(engine::attestation::Reason::RootUnknown)));
+    let id = world.registration_of(&finish);
+    world.done(Want::FinishActivation(Box::new(finish)));
     let mut asked = world.operation_request(id, Level::TwoFactor);
     asked.by.request = request(1, 2);
     asked.methods = vec![Method::DevicePin];

@@ -250,6 +250,7 @@ impl World {
             attestation_hash: [0; 32],
             body_digest: self.bytes(),
             verifications: Vec::new(),
+            evidence: None,
             sealed: Vec::new(),
         };
         finish.verifications = vec![

@@ -136,6 +136,7 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::ErasureOrdered(_)
         | Event::SubjectErased(_)
         | Event::KeyUseCounted(_)
+        | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)
         | Event::ExportMade(_)

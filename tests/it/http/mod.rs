@@ -1,5 +1,6 @@
 //! The HTTP interface of the real server: what it answers, and what it never tells.
 
+mod attestation;
 mod audit;
 mod budgets;
 mod document;

@@ -217,6 +217,7 @@ impl Writer {
                 self.valid(Role::Software, Method::DevicePin, pin),
                 self.valid(Role::Hardware, Method::Device, hardware),
             ],
+            evidence: None,
             sealed: self.draw.vec(self.sealed.response),
         }
     }

@@ -24,7 +24,7 @@ use super::super::receipt::bounded;
 use crate::ports::SystemClock;
 
 /// Longest file of a policy, in bytes.
-const POLICY_MAX: usize = 1024 * 1024;
+pub(super) const POLICY_MAX: usize = 1024 * 1024;
 
 /// What to judge, and against what.
 #[derive(Debug, Args)]
