@@ -180,9 +180,7 @@ pub fn refused(refusal: &Refusal) -> ApiError {
         Refusal::KeyReused => Code::IdempotencyKeyReused.into(),
         Refusal::Unknown => Code::NotFound.into(),
         Refusal::RevokesItself => Code::RevokesItself.into(),
-        Refusal::Invalid { field, expected } => {
-            ApiError::new(Code::InvalidRequest).error(format!("/{field}"), *expected)
-        }
+        Refusal::Invalid { field, expected } => ApiError::invalid(format!("/{field}"), *expected),
         Refusal::Configuration(errors) => {
             errors.iter().fold(ApiError::new(Code::InvalidRequest), |error, wrong| match wrong {
                 engine::config::ConfigError::Unknown(name) => {

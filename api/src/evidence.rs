@@ -16,8 +16,8 @@ use p256::ecdsa::{Signature, SigningKey};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use storage::keys::Secret32;
+use storage::note::signing_key;
 use utoipa::ToSchema;
-use zeroize::Zeroizing;
 
 /// Media type of a JWS in its compact form (RFC 7515, section 9.2.1).
 pub const MEDIA_TYPE: &str = "application/jose";
@@ -81,23 +81,10 @@ struct Header<'a> {
 
 impl EvidenceSigner {
     /// The signer whose private key follows from this secret.
-    ///
-    /// # Panics
-    ///
-    /// If none of 256 hashes is a private key; one in 2^32 is none.
     #[must_use]
     pub fn of_secret(secret: &Secret32) -> Self {
-        #[expect(clippy::expect_used, reason = "a chance of 1 in 2^8192")]
-        let found = (0_u8..=255).find_map(|attempt| Self::tried(secret, attempt)).expect("a key");
-        found
-    }
-
-    fn tried(secret: &Secret32, attempt: u8) -> Option<Self> {
-        let seed = Zeroizing::new([&secret.expose()[..], &[attempt]].concat());
-        let private = Zeroizing::new(blake3::derive_key(KEY_CONTEXT, &seed));
-        let key = SigningKey::from_slice(&private[..]).ok()?;
-        let public = PublicKey::from_bytes(key.verifying_key().to_sec1_point(false).as_bytes());
-        Some(Self { key, jwk: Jwk::of(&public.ok()?) })
+        let (key, public) = signing_key(KEY_CONTEXT, secret.expose());
+        Self { key, jwk: Jwk::of(&public) }
     }
 
     /// The key that checks.

@@ -9,19 +9,18 @@ use std::sync::Arc;
 
 use engine::Keytrail;
 use engine::command::{Command, Refusal, Want};
-use engine::entries::Look;
 use engine::events::{EpochBegunV1, Event, KeyRotatedV1};
 use engine::ids::Position;
 use engine::machine::fresh_id;
 use replay::proof::{Hash, Roots};
 use storage::disk::Disk;
 use storage::keys::rotation;
-use storage::notary::{self, CHECKPOINT_FILE, Guard, Notary, NotaryError};
+use storage::notary::{CHECKPOINT_FILE, Guard, Notary, NotaryError};
 use storage::note::{Checkpoint, LogSigner, NOTE_MAX, Note, NoteError, VerifierKey};
 use storage::open::{OpenError, Options, Store};
 use storage::reader::{LogReader, ReadError};
 use storage::sequencer::{Envelope, ExecuteError, Stopped};
-use storage::succession::{SuccessionError, rotation_text};
+use storage::succession::rotation_text;
 
 use crate::anchors::{self, Anchors, COSIGNED_FILE};
 use crate::service::{Opened, Ports, StartError, notary_options, open_blocking, options};
@@ -76,12 +75,6 @@ pub enum MaintenanceError {
 
 impl From<NoteError> for MaintenanceError {
     fn from(error: NoteError) -> Self {
-        Self::Signing(error.into())
-    }
-}
-
-impl From<SuccessionError> for MaintenanceError {
-    fn from(error: SuccessionError) -> Self {
         Self::Signing(error.into())
     }
 }
@@ -146,16 +139,12 @@ pub fn rotate_key(
     let dir = store.keys.dir().to_owned();
     let secret = rotation::prepare(&**disk, &dir, &*ports.entropy)?;
     let new_signer = LogSigner::of_secret(&old.origin, secret.expose())?;
-    let rotated = statement(&latest.checkpoint, &old_signer, &new_signer)?;
+    let rotated = statement(&latest.checkpoint, &old_signer, &new_signer);
     execute(&store, ports, Want::RotateKey(Box::new(rotated)))?;
-    // The log names the new key: from here on a start finishes what is left.
-    rotation::promote(&**disk, &dir)?;
-    let (old, new) = (old_signer.verifier().clone(), new_signer.verifier().clone());
-    let system = Look(&store.state).system();
-    let changes = &system.successions;
-    let key = new.ecdsa_key().ok_or(MaintenanceError::Empty)?;
-    let succession = storage::succession::Succession::of(&store.origin, &key, changes)?;
-    let signing = notary::Signing { signer: new_signer, succession };
+    // The log names the new key: from here on a start finishes what is left, and so
+    // does this.
+    let signing = Established::of(&store, &**disk)?.signing()?;
+    let (old, new) = (old_signer.verifier().clone(), signing.signer.verifier().clone());
     let guard = Some(Guard::clone(&latest));
     let notary =
         Notary::start_signing(&settings.data, store.log.clone(), signing, guard, &[], to_notary)?;
@@ -165,26 +154,18 @@ pub fn rotate_key(
 }
 
 /// What both keys sign, and that they did.
-fn statement(
-    checkpoint: &Checkpoint,
-    old: &LogSigner,
-    new: &LogSigner,
-) -> Result<KeyRotatedV1, MaintenanceError> {
-    let key = |signer: &LogSigner| {
-        let key = signer.verifier().ecdsa_key().ok_or(MaintenanceError::Empty)?;
-        Ok::<_, MaintenanceError>(key.to_stored())
-    };
+fn statement(checkpoint: &Checkpoint, old: &LogSigner, new: &LogSigner) -> KeyRotatedV1 {
     let Checkpoint { origin, size, root } = checkpoint;
     let text = rotation_text(*size, root, old.verifier(), new.verifier());
-    Ok(KeyRotatedV1 {
+    KeyRotatedV1 {
         origin: origin.clone(),
         size: *size,
         root: *root,
-        old_key: key(old)?,
-        new_key: key(new)?,
+        old_key: old.public_key().to_stored(),
+        new_key: new.public_key().to_stored(),
         old_signature: old.sign(&text).signature,
         new_signature: new.sign(&text).signature,
-    })
+    }
 }
 
 fn execute(store: &Store<Keytrail>, ports: &Ports, want: Want) -> Result<(), MaintenanceError> {
@@ -269,27 +250,29 @@ fn last_lost(
     notes: &[Note],
 ) -> Result<(Checkpoint, Note), MaintenanceError> {
     let succession = established.succession()?;
-    let mut lost: Option<(Checkpoint, Note)> = None;
-    for note in notes {
-        let Ok(checkpoint) = Checkpoint::of_text(&note.text) else { continue };
+    let read = |note: &Note| Some((Checkpoint::of_text(&note.text).ok()?, note.clone()));
+    let mut known: Vec<_> = notes.iter().filter_map(read).collect();
+    known.sort_by_key(|(checkpoint, _)| checkpoint.size);
+    let (head, mut roots) = (log.head().size, Roots::default());
+    let mut lost = None;
+    for (checkpoint, note) in known {
         // Under whatever origin line: of an epoch that was lost as well.
         let signed = [succession.latest(), succession.key_for(checkpoint.size)]
             .into_iter()
             .filter_map(VerifierKey::ecdsa_key)
             .filter_map(|key| VerifierKey::ecdsa(&checkpoint.origin, key).ok())
-            .any(|key| matches!(key.verify(note), Ok(Some(_))));
+            .any(|key| matches!(key.verify(&note), Ok(Some(_))));
         let contained =
-            checkpoint.size <= log.head().size && root_of(log, checkpoint.size)? == checkpoint.root;
-        let larger = lost.as_ref().is_none_or(|(known, _)| known.size < checkpoint.size);
-        if signed && !contained && larger {
-            lost = Some((checkpoint, note.clone()));
+            checkpoint.size <= head && grown(&mut roots, log, checkpoint.size)? == checkpoint.root;
+        if signed && !contained {
+            lost = Some((checkpoint, note));
         }
     }
     lost.ok_or(MaintenanceError::NothingLost)
 }
 
-fn root_of(log: &LogReader, size: u64) -> Result<Hash, MaintenanceError> {
-    let mut roots = Roots::default();
+/// The root over `size` records, no fewer than `roots` has by now.
+fn grown(roots: &mut Roots, log: &LogReader, size: u64) -> Result<Hash, MaintenanceError> {
     while roots.size() < size {
         let left = usize::try_from(size - roots.size()).unwrap_or(usize::MAX);
         for record in log.encoded(Position(roots.size()), left.min(STEP))? {
@@ -324,7 +307,7 @@ fn begin(
         origin: format!("{}/{}", store.origin, fresh_id(&*ports.clock, &*ports.entropy)),
         previous_origin: established.origin.clone(),
         size,
-        root: root_of(&store.log, size)?,
+        root: grown(&mut Roots::default(), &store.log, size)?,
         known_size: known.size,
         known_root: known.root,
         known_note: note.to_string(),

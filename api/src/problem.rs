@@ -231,6 +231,12 @@ impl ApiError {
         self
     }
 
+    /// [`Code::InvalidRequest`] for one thing wrong with the body.
+    #[must_use]
+    pub fn invalid(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(Code::InvalidRequest).error(pointer, detail)
+    }
+
     /// Points at one thing wrong with the body.
     #[must_use]
     pub fn error(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {

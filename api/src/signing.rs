@@ -59,18 +59,19 @@ impl Established {
         let named = named.map_err(SuccessionError::from)?;
         let dir = store.keys.dir();
         if let Some(waiting) = rotation::waiting(disk, dir)? {
-            if named.is_some() && named == public(&origin, &waiting)? {
+            if named == Some(public(&origin, &waiting)?) {
                 rotation::promote(disk, dir)?;
                 secret = waiting;
                 tracing::warn!("a rotation of the checkpoint key was finished");
-            } else if named.is_none() || named == public(&origin, &secret)? {
+            } else if named.is_none() || named == Some(public(&origin, &secret)?) {
                 rotation::drop_waiting(disk, dir)?;
                 tracing::warn!(
                     "a rotation of the checkpoint key that never took place was dropped"
                 );
             }
         }
-        if named.is_some() && named != public(&origin, &secret)? {
+        let present = public(&origin, &secret)?;
+        if named.is_some_and(|named| named != present) {
             return Err(SigningError::OtherKey);
         }
         Ok(Self { origin, secret, system, first_origin })
@@ -91,7 +92,7 @@ impl Established {
     ///
     /// [`SigningError`].
     pub fn succession(&self) -> Result<Succession, SigningError> {
-        let key = public(&self.origin, &self.secret)?.ok_or(SigningError::OtherKey)?;
+        let key = public(&self.origin, &self.secret)?;
         Ok(Succession::of(&self.first_origin, &key, &self.system.successions)?)
     }
 
@@ -105,6 +106,6 @@ impl Established {
     }
 }
 
-fn public(origin: &str, secret: &Secret32) -> Result<Option<PublicKey>, NoteError> {
-    Ok(LogSigner::of_secret(origin, secret.expose())?.verifier().ecdsa_key())
+fn public(origin: &str, secret: &Secret32) -> Result<PublicKey, NoteError> {
+    Ok(LogSigner::of_secret(origin, secret.expose())?.public_key())
 }

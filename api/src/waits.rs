@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 pub const WAIT_S_MAX: u32 = 30;
 /// Most who wait for one stream; whoever comes then is answered at once.
 const WAITERS_MAX: usize = 16;
+/// Most who wait for nothing: anybody can, so there must be an end to it.
+const ASLEEP_MAX: usize = 1_024;
 
 /// Everybody who waits.
 #[derive(Debug, Default)]
@@ -53,7 +55,8 @@ impl Waits {
     pub fn enter(&self, streams: &[Id]) -> Option<Wait<'_>> {
         let mut all = self.lock();
         let full = |id| all.waiting.get(id).is_some_and(|waiting| waiting.len() >= WAITERS_MAX);
-        if all.stopping || streams.iter().any(full) {
+        let crowded = streams.is_empty() && all.asleep.len() >= ASLEEP_MAX;
+        if all.stopping || crowded || streams.iter().any(full) {
             return None;
         }
         let woken = Arc::new(Notify::new());
@@ -183,6 +186,16 @@ mod tests {
         assert!(waits.enter(&[ONE]).is_some());
         assert!(waits.lock().waiting.is_empty());
         assert_eq!(waits.entered.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn there_is_an_end_to_waiting_for_nothing() {
+        let waits = Waits::default();
+        let asleep: Vec<_> = (0..ASLEEP_MAX).map(|_| waits.enter(&[]).unwrap()).collect();
+        assert!(waits.enter(&[]).is_none());
+        assert!(waits.enter(&[ONE]).is_some(), "who waits for something is not kept out");
+        drop(asleep);
+        assert!(waits.enter(&[]).is_some());
     }
 
     #[test]

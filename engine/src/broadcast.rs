@@ -30,6 +30,9 @@ pub const DEVICES_MAX: usize = 14;
 pub(crate) fn create(look: Look, at: Micros, event_id: Id, asks: &[CreateOperation]) -> Decided {
     let expected = "must be 1 to 14 registrations of one user, each once";
     let invalid = || Refusal::Invalid { field: "broadcast", expected };
+    if asks.len() > DEVICES_MAX {
+        return Err(invalid());
+    }
     let first = asks.first().ok_or_else(invalid)?;
     let id = first.broadcast.ok_or_else(invalid)?;
     let whose = |ask: &CreateOperation| {
@@ -43,7 +46,7 @@ pub(crate) fn create(look: Look, at: Micros, event_id: Id, asks: &[CreateOperati
     for ask in asks {
         plan = operation::created(plan, look, at, ask)?;
     }
-    if asks.len() > DEVICES_MAX || !each_once || !asks.iter().all(alike) {
+    if !each_once || !asks.iter().all(alike) {
         return Err(invalid());
     }
     if look.broadcast(id).is_some() {

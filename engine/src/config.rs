@@ -329,7 +329,7 @@ pub const PROPERTIES: &[Property] = &[
         "attestation_android_signers",
         attestation.android.signers,
         properties::digest,
-        |digest| json!(properties::hex(digest)),
+        |digest| json!(crate::hex(digest)),
         "SHA-256 of the certificates that may have signed the package, in hex; empty accepts any."
     ),
     choice!(

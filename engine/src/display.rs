@@ -1,4 +1,4 @@
-//! Events as JSON, for people and exports.
+//! Events as JSON and bytes as text, for people and exports.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +12,12 @@ pub(crate) fn json_of<T: Serialize>(value: &T) -> Value {
     #[expect(clippy::expect_used, reason = "payloads have string keys and finite numbers")]
     let value = serde_json::to_value(value).expect("a payload is JSON");
     bytes_as_text(value)
+}
+
+/// Bytes as text: hexadecimal, lower case.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn bytes_as_text(value: Value) -> Value {

@@ -618,6 +618,16 @@ impl Look<'_> {
         }
     }
 
+    /// What was asked by the idempotent request of this id, by its digest, and the
+    /// first record of it; none if nothing came of it, or a day after.
+    #[must_use]
+    pub fn request(self, id: [u8; 16]) -> Option<([u8; 16], Position)> {
+        match self.0.get(&Key::Request(id)).as_deref() {
+            Some(Entry::Request { digest, position }) => Some((*digest, *position)),
+            Some(_) | None => None,
+        }
+    }
+
     /// The activation that a code or QR secret of this keyed hash redeems.
     #[must_use]
     pub fn code(self, hash: &Bytes32) -> Option<Id> {

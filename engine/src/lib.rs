@@ -49,6 +49,7 @@ use crate::events::CodeBudgetExhaustedV1;
 use crate::ids::{Id, Micros};
 use crate::machine::{Change, Draft, Entries, Machine, Record, StreamHead};
 
+pub use crate::display::hex;
 pub use crate::evolve::REMEMBER_S;
 
 /// The state machine of this product.

@@ -1,7 +1,7 @@
 //! What every rule needs: events in the making, and who may ask.
 
 use crate::command::Refusal;
-use crate::entries::{ApiKey, Application, Entry, Key, Look};
+use crate::entries::{ApiKey, Application, Look};
 use crate::events::{Actor, Event};
 use crate::ids::{Id, Micros};
 use crate::machine::Draft;
@@ -69,11 +69,10 @@ pub(crate) fn caller(
         return Err(Refusal::Forbidden);
     }
     if let Some(request) = &by.request
-        && let Some(Entry::Request { digest, position }) =
-            look.0.get(&Key::Request(request.id)).as_deref()
+        && let Some((digest, position)) = look.request(request.id)
     {
-        return Err(if *digest == request.digest {
-            Refusal::Repeat(*position)
+        return Err(if digest == request.digest {
+            Refusal::Repeat(position)
         } else {
             Refusal::KeyReused
         });

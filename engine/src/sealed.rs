@@ -71,7 +71,7 @@ pub struct SealedUserV1 {
 }
 
 /// Of `OperationCreated`: what the user is asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedRequestV1 {
     /// What is shown before the decision.
     pub context: Option<Shown>,

@@ -291,7 +291,7 @@ impl<'a> Lines<'a> {
             root: STANDARD.encode(self.roots.root()),
             state_digest: hex(&self.state.digest()),
             bytes: self.bytes,
-            sha256: hex(&self.hash.finalize().into()),
+            sha256: hex(&self.hash.finalize()),
             remarks: Vec::new(),
         }
     }

@@ -66,11 +66,7 @@ fn one_line(text: &str) -> String {
     printable(text).replace('\n', "\u{fffd}")
 }
 
-/// 32 bytes as text, such as a digest of state: hexadecimal, lower case.
-#[must_use]
-pub fn hex(bytes: &[u8; 32]) -> String {
-    blake3::Hash::from_bytes(*bytes).to_hex().to_string()
-}
+pub use engine::hex;
 
 #[cfg(test)]
 mod tests {

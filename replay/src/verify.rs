@@ -1,8 +1,9 @@
 //! Checking a data folder, or a copy of it, without its server.
 //!
-//! Nothing in the folder is changed or repaired. The journal is read once, from
-//! the first record to the last, in bounded memory but for the folded state,
-//! which grows with registrations and not with the log. sled is opened from a
+//! Nothing in the folder is changed or repaired. The journal is read from the
+//! first record to the last, in bounded memory but for the folded state, which
+//! grows with registrations and not with the log; for the last level it is
+//! looked through once before, for digests of state. sled is opened from a
 //! copy in a temporary folder only. A folder that holds nothing but `log/` can
 //! be verified; what then cannot be compared is said.
 //!

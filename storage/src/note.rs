@@ -20,7 +20,6 @@ use engine::signature::verify_independent;
 use engine::terms::Verdict;
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
-use p256::pkcs8::EncodePublicKey as _;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -326,9 +325,35 @@ impl FromStr for VerifierKey {
     }
 }
 
+/// The key pair that follows, for the one use that `context` names, from a secret
+/// of 32 random bytes.
+///
+/// # Panics
+///
+/// If none of 256 hashes is a private key; one in 2^32 is none.
+#[must_use]
+pub fn signing_key(context: &str, secret: &[u8; 32]) -> (SigningKey, PublicKey) {
+    let tried = |attempt: u8| {
+        let seed = Zeroizing::new([&secret[..], &[attempt]].concat());
+        key_pair(&Zeroizing::new(blake3::derive_key(context, &seed)))
+    };
+    #[expect(clippy::expect_used, reason = "a chance of 1 in 2^8192")]
+    let found = (0..=255).find_map(tried).expect("a private key");
+    found
+}
+
+/// A private key with its public half; none if the bytes are none.
+fn key_pair(private: &[u8; 32]) -> Option<(SigningKey, PublicKey)> {
+    let key = SigningKey::from_slice(private).ok()?;
+    let point = key.verifying_key().to_sec1_point(false);
+    let public = PublicKey::from_bytes(point.as_bytes()).ok()?;
+    Some((key, public))
+}
+
 /// Signs a log's checkpoints.
 pub struct LogSigner {
     key: SigningKey,
+    public: PublicKey,
     verifier: VerifierKey,
 }
 
@@ -336,11 +361,12 @@ impl LogSigner {
     /// A signer with this private key. None if the bytes are none.
     #[must_use]
     pub fn new(name: &str, private: &[u8; 32]) -> Option<Self> {
-        let key = SigningKey::from_slice(private).ok()?;
-        let spki = key.verifying_key().to_public_key_der().ok()?;
-        let public = PublicKey::from_bytes(spki.as_bytes()).ok()?;
-        let verifier = VerifierKey::ecdsa(name, public).ok()?;
-        Some(Self { key, verifier })
+        Self::with(name, key_pair(private)?).ok()
+    }
+
+    fn with(name: &str, (key, public): (SigningKey, PublicKey)) -> Result<Self, NoteError> {
+        let verifier = VerifierKey::ecdsa(name, public)?;
+        Ok(Self { key, public, verifier })
     }
 
     /// A signer whose private key follows from a secret of 32 random bytes.
@@ -349,21 +375,19 @@ impl LogSigner {
     ///
     /// [`NoteError::Name`].
     pub fn of_secret(name: &str, secret: &[u8; 32]) -> Result<Self, NoteError> {
-        check_name(name)?;
-        // One in 2^32 hashes is no private key; a few more tries always find one.
-        (0_u8..=255)
-            .find_map(|attempt| {
-                let seed = Zeroizing::new([&secret[..], &[attempt]].concat());
-                let private = Zeroizing::new(blake3::derive_key(KEY_CONTEXT, &seed));
-                Self::new(name, &private)
-            })
-            .ok_or(NoteError::Name)
+        Self::with(name, signing_key(KEY_CONTEXT, secret))
     }
 
     /// The public half.
     #[must_use]
     pub fn verifier(&self) -> &VerifierKey {
         &self.verifier
+    }
+
+    /// The public half without its name.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.public
     }
 
     /// Signs a text.

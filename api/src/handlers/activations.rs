@@ -256,7 +256,7 @@ pub(super) fn check_user_ref(user_ref: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     let words = "must have 1 to 256 bytes, none of them a control character";
-    Err(ApiError::new(Code::InvalidRequest).error("/user_ref", words))
+    Err(ApiError::invalid("/user_ref", words))
 }
 
 /// The application, if it is the caller's; another's does not exist for it.

@@ -107,9 +107,8 @@ pub async fn take_revocation_list(
     body: Body<wire::RevocationListFile>,
 ) -> Result<HttpResponse, ApiError> {
     let asked = idempotency.asked(caller.key_id(), &body.bytes);
-    let list = RevocationList::parse(&body.bytes, call.clock.wall()).map_err(|error| {
-        ApiError::new(Code::InvalidRequest).error("/entries", error.to_string())
-    })?;
+    let list = RevocationList::parse(&body.bytes, call.clock.wall())
+        .map_err(|error| ApiError::invalid("/entries", error.to_string()))?;
     let want = TakeRevocationList {
         by: asked.by.clone(),
         hash: Sha256::digest(&body.bytes).into(),

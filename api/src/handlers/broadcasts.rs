@@ -6,14 +6,14 @@ use actix_web::HttpResponse;
 use actix_web::web::{Path, Query};
 use engine::broadcast::{DEVICES_MAX, state_of};
 use engine::command::{Command, Refusal, Want};
-use engine::entries::{Application, Entry, Key, Registration};
+use engine::entries::{Application, Key, Registration};
 use engine::events::Event;
 use engine::ids::{Id, Position};
 use engine::operation::can_ask;
 use engine::reasons::OperationState;
 
 use super::activations::own_application;
-use super::operations::{OperationQuery, ask, own};
+use super::operations::{OperationQuery, Question, ask, own};
 use super::pending;
 use super::templates::Asks;
 use crate::auth::roles::ServiceProvider;
@@ -145,15 +145,13 @@ async fn offered(
         return Err(Failed::Error(ApiError::new(Code::NoMethodFits).detail(detail)));
     }
     let event_id = call.fresh_event_id();
-    let broadcast = Some(call.fresh_id());
-    let matching = asks.confirmation.map(|how| engine::confirmation::draw(how, &*call.entropy));
+    let question = Question::new(call, asks, Some(call.fresh_id()));
     let mut wanted = Vec::with_capacity(chosen.len());
     for (index, (id, registration)) in chosen.iter().enumerate() {
         let one = CreateOperation::from_broadcast(body, *id);
         let event_id = event_id.nth(index as u8);
-        let mut ask = ask(call, asked, event_id, registration, one).map_err(Failed::Error)?;
-        (ask.broadcast, ask.matching) = (broadcast, matching.clone());
-        wanted.push(ask);
+        let ask = ask(call, asked, event_id, registration, one, &question);
+        wanted.push(ask.map_err(Failed::Error)?);
     }
     call.execute(Command { event_id, want: Want::Broadcast(wanted) }, asked.causation).await
 }
@@ -162,10 +160,8 @@ async fn offered(
 /// devices may be there, or none.
 fn repeated(call: &Call, asked: &Asked) -> Option<Position> {
     let request = asked.by.request.as_ref()?;
-    match call.look().0.get(&Key::Request(request.id)).as_deref() {
-        Some(Entry::Request { digest, position }) if *digest == request.digest => Some(*position),
-        Some(_) | None => None,
-    }
+    let (digest, position) = call.look().request(request.id)?;
+    (digest == request.digest).then_some(position)
 }
 
 /// The devices to ask: the last used of those that can answer, by their ids.

@@ -256,9 +256,7 @@ struct Keys {
 
 impl Keys {
     fn read(body: &FinishActivation) -> Result<Self, ApiError> {
-        let invalid = |pointer: String, words: String| {
-            ApiError::new(Code::InvalidRequest).error(pointer, words)
-        };
+        let invalid = |pointer: String, words: String| ApiError::invalid(pointer, words);
         if body.software_keys.len() > SOFTWARE_KEYS_MAX {
             return Err(invalid("/software_keys".into(), "must have at most 8 items".into()));
         }
@@ -310,7 +308,7 @@ fn finished(
         }
         Err(Failed::Refused(Refusal::ClientTooOld)) => return Err(Code::ClientNotServed.into()),
         Err(Failed::Refused(Refusal::Invalid { field: "keys", expected })) => {
-            return Err(ApiError::new(Code::InvalidRequest).error("/software_keys", expected));
+            return Err(ApiError::invalid("/software_keys", expected));
         }
         Err(Failed::Refused(refusal)) => return Err(refused(&refusal)),
         Err(Failed::Error(error)) => return Err(error),
@@ -331,8 +329,7 @@ fn finished(
 /// What was sent to be redeemed, as it stands in state.
 fn code_hash(call: &Call, body: &StartActivation) -> Result<(CodeKind, events::Bytes32), ApiError> {
     let (key, application) = (call.code_key(), body.application_id);
-    let invalid =
-        |pointer: &str, words: &str| Err(ApiError::new(Code::InvalidRequest).error(pointer, words));
+    let invalid = |pointer: &str, words: &str| Err(ApiError::invalid(pointer, words));
     match (&body.code, &body.qr_secret) {
         (Some(typed), None) if typed.len() > TYPED_MAX => {
             invalid("/code", "must have at most 64 bytes")

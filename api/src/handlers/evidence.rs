@@ -144,12 +144,7 @@ fn collected(
         call.sealed(operation.created_in, OpenedFor::ServiceProvider)?;
     let response: Option<SealedResponseV1> =
         call.sealed(answer.position, OpenedFor::ServiceProvider)?;
-    let request = request.unwrap_or(SealedRequestV1 {
-        context: None,
-        data_to_sign: None,
-        post_context: None,
-        external_id: None,
-    });
+    let request = request.unwrap_or_default();
     Ok(Evidence {
         iss: call.origin.clone(),
         iat: answer.at.0 / 1_000_000,

@@ -11,7 +11,7 @@ use engine::version::ClientVersion;
 
 use crate::app::App;
 use crate::http::source::Source;
-use crate::problem::{ApiError, Code};
+use crate::problem::ApiError;
 use crate::sealing;
 use crate::wire;
 use crate::wire::Octets;
@@ -105,14 +105,13 @@ pub(super) fn check_signature(pointer: &str, signature: Option<&Octets>) -> Resu
     if signature.is_none_or(|signature| signature.0.len() <= SIGNATURE_BYTES_MAX) {
         return Ok(());
     }
-    Err(ApiError::new(Code::InvalidRequest).error(pointer, "must have at most 256 bytes"))
+    Err(ApiError::invalid(pointer, "must have at most 256 bytes"))
 }
 
 /// Refuses what is no client version.
 pub(super) fn check_version(text: &str) -> Result<ClientVersion, ApiError> {
     let words = "must be one to four numbers with dots between";
-    ClientVersion::parse(text)
-        .map_err(|_| ApiError::new(Code::InvalidRequest).error("/client_version", words))
+    ClientVersion::parse(text).map_err(|_| ApiError::invalid("/client_version", words))
 }
 
 /// What tells one body from another: the same body again gets the same answer.
@@ -133,7 +132,7 @@ pub(super) fn bounded(
     let Some(content) = content else { return Ok(None) };
     if content.octets.0.len() > max {
         let words = format!("must have at most {max} bytes");
-        return Err(ApiError::new(Code::InvalidRequest).error(pointer, words));
+        return Err(ApiError::invalid(pointer, words));
     }
     Ok(Some(Salted { salt: content.salt.0, octets: content.octets.0.clone() }))
 }

@@ -52,13 +52,31 @@ pub async fn create(
     let body = body.value;
     let registration = registrations::own(&call, &caller, body.registration_id)?;
     let event_id = call.fresh_event_id();
-    let want = ask(&call, &asked, event_id, &registration, body)?;
+    let application = call.look().application(registration.application).ok_or(Code::NotFound)?;
+    let question = Question::new(&call, Asks::of(&body, &application)?, None);
+    let want = ask(&call, &asked, event_id, &registration, body, &question)?;
     let command = Command { event_id, want: Want::CreateOperation(want) };
     let outcome = call.execute_for(&asked, command).await?;
     let Some(Event::OperationCreated(created)) = outcome.first_event()? else {
         return Err(ApiError::new(Code::Internal).cause("an operation without its first event"));
     };
     Ok(HttpResponse::Created().json(own(&call, &caller, created.operation)?))
+}
+
+/// What is the same for all devices that are asked, be it one alone.
+pub(super) struct Question {
+    asks: Asks,
+    broadcast: Option<Id>,
+    /// The number to be confirmed.
+    matching: Option<MatchingV1>,
+}
+
+impl Question {
+    /// With the number drawn, where one is to be confirmed.
+    pub(super) fn new(call: &Call, asks: Asks, broadcast: Option<Id>) -> Self {
+        let matching = asks.confirmation.map(|how| confirmation::draw(how, &*call.entropy));
+        Self { asks, broadcast, matching }
+    }
 }
 
 /// What is asked of a registration, sealed for the event of this id.
@@ -68,9 +86,8 @@ pub(super) fn ask(
     event_id: Id,
     registration: &entries::Registration,
     body: CreateOperation,
+    Question { asks, broadcast, matching }: &Question,
 ) -> Result<command::CreateOperation, ApiError> {
-    let application = call.look().application(registration.application).ok_or(Code::NotFound)?;
-    let asks = Asks::of(&body, &application)?;
     let request = sealed_request(call, &body)?;
     let sealed = match &request {
         Some(request) => seal_request(call, event_id, body.registration_id, registration, request)?,
@@ -81,17 +98,17 @@ pub(super) fn ask(
         by: asked.by.clone(),
         operation: call.fresh_id(),
         registration: body.registration_id,
-        broadcast: None,
+        broadcast: *broadcast,
         template: body.template,
         kind: asks.kind,
         level: asks.level,
-        methods: asks.methods,
+        methods: asks.methods.clone(),
         lifetime_s: asks.lifetime_s,
         context_hash: hashes.context,
         data_to_sign_hash: hashes.data_to_sign,
         post_context_hash: hashes.post_context,
         external_id: body.external_id.is_some(),
-        matching: asks.confirmation.map(|how| confirmation::draw(how, &*call.entropy)),
+        matching: matching.clone(),
         sealed,
     })
 }
@@ -171,7 +188,7 @@ fn sealed_request(
     };
     let data_to_sign = data_to_sign.as_ref();
     if external_id.as_ref().is_some_and(|id| !(1..=EXTERNAL_ID_MAX).contains(&id.len())) {
-        return Err(wrong("/external_id", "must have 1 to 128 bytes"));
+        return Err(ApiError::invalid("/external_id", "must have 1 to 128 bytes"));
     }
     Ok(Some(SealedRequestV1 {
         context: shown("/context", context)?,
@@ -208,11 +225,11 @@ fn shown(call: &Call, pointer: &str, context: &Context) -> Result<Shown, ApiErro
     let printable = kind.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     if !(3..=MEDIA_TYPE_MAX).contains(&kind.len()) || !printable || !kind.contains('/') {
         let words = "must be a media type of at most 128 characters, such as text/plain";
-        return Err(wrong(&format!("{pointer}/type"), words));
+        return Err(ApiError::invalid(format!("{pointer}/type"), words));
     }
     if title.len() > TITLE_MAX || title.chars().any(char::is_control) {
         let words = "must have at most 256 bytes, none of them a control character";
-        return Err(wrong(&format!("{pointer}/title"), words));
+        return Err(ApiError::invalid(format!("{pointer}/title"), words));
     }
     let content = salted(call, &format!("{pointer}/octets"), octets)?;
     Ok(Shown { title: title.clone(), media_type: kind.clone(), content })
@@ -220,13 +237,9 @@ fn shown(call: &Call, pointer: &str, context: &Context) -> Result<Shown, ApiErro
 
 fn salted(call: &Call, pointer: &str, octets: &Octets) -> Result<Salted, ApiError> {
     if octets.0.len() > CONTEXT_MAX {
-        return Err(wrong(pointer, "must have at most 16384 bytes"));
+        return Err(ApiError::invalid(pointer, "must have at most 16384 bytes"));
     }
     Ok(Salted { salt: random(&*call.entropy), octets: octets.0.clone() })
-}
-
-fn wrong(pointer: &str, words: &str) -> ApiError {
-    ApiError::new(Code::InvalidRequest).error(pointer, words)
 }
 
 fn seal_request(

@@ -144,5 +144,5 @@ pub(super) fn checked(pointer: &str, wait_s: Option<u32>) -> Result<u32, ApiErro
     if wait_s <= WAIT_S_MAX {
         return Ok(wait_s);
     }
-    Err(ApiError::new(Code::InvalidRequest).error(pointer, "must be from 0 to 30"))
+    Err(ApiError::invalid(pointer, "must be from 0 to 30"))
 }

@@ -5,7 +5,7 @@ use engine::reasons::{Confirmation, OperationKind};
 use engine::templates::Template;
 use engine::terms::{Level, Method};
 
-use crate::problem::{ApiError, Code};
+use crate::problem::ApiError;
 use crate::wire::provider::{CreateBroadcast, CreateOperation};
 
 /// What an operation asks for.
@@ -29,9 +29,10 @@ impl Asks {
             ("/confirmation", body.confirmation.is_some()),
         ];
         if let Some((pointer, _)) = said.into_iter().find(|(_, is_there)| *is_there) {
-            return Err(wrong(pointer, "must be absent beside a template"));
+            return Err(ApiError::invalid(pointer, "must be absent beside a template"));
         }
-        let unknown = || wrong("/template", "must be the name of a template of the application");
+        let unknown =
+            || ApiError::invalid("/template", "must be the name of a template of the application");
         let template = Template::find(application, name).ok_or_else(unknown)?;
         Ok(Self {
             kind: template.kind,
@@ -51,8 +52,9 @@ impl Asks {
     }
 
     fn said(body: &CreateOperation) -> Result<Self, ApiError> {
-        let level =
-            body.level.ok_or_else(|| wrong("/level", "must be there without a template"))?;
+        let level = body
+            .level
+            .ok_or_else(|| ApiError::invalid("/level", "must be there without a template"))?;
         Ok(Self {
             kind: body.kind.unwrap_or(OperationKind::Authentication),
             level,
@@ -61,8 +63,4 @@ impl Asks {
             confirmation: body.confirmation,
         })
     }
-}
-
-fn wrong(pointer: &str, words: &str) -> ApiError {
-    ApiError::new(Code::InvalidRequest).error(pointer, words)
 }

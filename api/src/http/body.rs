@@ -84,7 +84,7 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> ApiE
             if let Some(member) = member {
                 push_token(&mut pointer, &member);
             }
-            ApiError::new(Code::InvalidRequest).error(pointer, words)
+            ApiError::invalid(pointer, words)
         }
         // A type that reads differently the second time: say at least what failed.
         Ok(_) => Code::InvalidRequest.into(),

@@ -283,54 +283,78 @@ pub struct Context {
     pub octets: Octets,
 }
 
-/// Asks a registration for an authentication.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateOperation {
-    /// The registration that is to answer.
-    #[schema(value_type = Uuid)]
-    pub registration_id: Id,
-    /// A template of the application. It says kind, level, methods, lifetime and confirmation,
-    /// which are then absent here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, max_length = 64)]
-    pub template: Option<String>,
-    /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = OperationKindWord, required = false)]
-    pub kind: Option<OperationKind>,
-    /// Factors required; absent where a template says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = LevelWord, required = false)]
-    pub level: Option<Level>,
-    /// Methods that may answer; empty or absent means any that reaches the level.
-    #[serde(default)]
-    #[schema(value_type = Vec<MethodWord>, required = false)]
-    pub methods: Vec<Method>,
-    /// What the user is shown, if anything. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub context: Option<Context>,
-    /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub data_to_sign: Option<Octets>,
-    /// What the user is shown after approval, if anything. Stored encrypted, not signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub post_context: Option<Context>,
-    /// What the user must confirm to approve, if anything: the answer has the number to show.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = ConfirmationWord, required = false)]
-    pub confirmation: Option<Confirmation>,
-    /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 128)]
-    pub external_id: Option<String>,
-    /// Lifetime in seconds; the application's if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 10, maximum = 86400)]
-    pub lifetime_s: Option<u32>,
+/// Declares what asks devices: the members of each, and those that all have.
+/// serde can flatten a struct into another or refuse unknown members, not both.
+macro_rules! asking {
+    ($($(#[$about:meta])* $name:ident { $($own:tt)* })*) => { $(
+        $(#[$about])*
+        #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($own)*
+            /// A template of the application. It says kind, level, methods, lifetime and confirmation,
+            /// which are then absent here.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false, max_length = 64)]
+            pub template: Option<String>,
+            /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(value_type = OperationKindWord, required = false)]
+            pub kind: Option<OperationKind>,
+            /// Factors required; absent where a template says it.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(value_type = LevelWord, required = false)]
+            pub level: Option<Level>,
+            /// Methods that may answer; empty or absent means any that reaches the level.
+            #[serde(default)]
+            #[schema(value_type = Vec<MethodWord>, required = false)]
+            pub methods: Vec<Method>,
+            /// What the user is shown, if anything. Stored encrypted.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false)]
+            pub context: Option<Context>,
+            /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false)]
+            pub data_to_sign: Option<Octets>,
+            /// What the user is shown after approval, if anything. Stored encrypted, not signed.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false)]
+            pub post_context: Option<Context>,
+            /// What the user must confirm to approve, if anything: the answer has the number to
+            /// show, which is one for all devices of a broadcast.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(value_type = ConfirmationWord, required = false)]
+            pub confirmation: Option<Confirmation>,
+            /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false, min_length = 1, max_length = 128)]
+            pub external_id: Option<String>,
+            /// Lifetime in seconds; the application's if absent.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schema(nullable = false, minimum = 10, maximum = 86400)]
+            pub lifetime_s: Option<u32>,
+        }
+    )* };
+}
+
+asking! {
+    /// Asks a registration for an authentication.
+    CreateOperation {
+        /// The registration that is to answer.
+        #[schema(value_type = Uuid)]
+        pub registration_id: Id,
+    }
+
+    /// Asks all active devices of a user; the first to answer wins.
+    CreateBroadcast {
+        /// The application.
+        #[schema(value_type = Uuid)]
+        pub application_id: Id,
+        /// The service provider's own name for the user.
+        #[schema(min_length = 1, max_length = 256)]
+        pub user_ref: String,
+    }
 }
 
 impl CreateOperation {
@@ -351,62 +375,7 @@ impl CreateOperation {
             lifetime_s: None,
         }
     }
-}
 
-/// Asks all active devices of a user; the first to answer wins.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateBroadcast {
-    /// The application.
-    #[schema(value_type = Uuid)]
-    pub application_id: Id,
-    /// The service provider's own name for the user.
-    #[schema(min_length = 1, max_length = 256)]
-    pub user_ref: String,
-    /// A template of the application. It says kind, level, methods, lifetime and confirmation,
-    /// which are then absent here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, max_length = 64)]
-    pub template: Option<String>,
-    /// What it asks for; AUTHENTICATION if absent. A TRANSACTION has a context or data to sign.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = OperationKindWord, required = false)]
-    pub kind: Option<OperationKind>,
-    /// Factors required; absent where a template says it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = LevelWord, required = false)]
-    pub level: Option<Level>,
-    /// Methods that may answer; empty or absent means any that reaches the level.
-    #[serde(default)]
-    #[schema(value_type = Vec<MethodWord>, required = false)]
-    pub methods: Vec<Method>,
-    /// What the user is shown, if anything. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub context: Option<Context>,
-    /// What the user signs beside it, if anything, at most 16,384 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub data_to_sign: Option<Octets>,
-    /// What the user is shown after approval, if anything. Stored encrypted, not signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub post_context: Option<Context>,
-    /// What the user must confirm to approve, if anything; the same number at every device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = ConfirmationWord, required = false)]
-    pub confirmation: Option<Confirmation>,
-    /// The service provider's own id for it, 1 to 128 bytes. Stored encrypted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 128)]
-    pub external_id: Option<String>,
-    /// Lifetime in seconds; the application's if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 10, maximum = 86400)]
-    pub lifetime_s: Option<u32>,
-}
-
-impl CreateOperation {
     /// What a broadcast asks of one device.
     #[must_use]
     pub fn from_broadcast(of: &CreateBroadcast, registration_id: Id) -> Self {

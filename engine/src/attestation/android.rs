@@ -15,12 +15,12 @@ use x509_parser::pem::Pem;
 
 use crate::attestation::chain::{CHAIN_MAX, Chain};
 use crate::attestation::description::{
-    ApplicationId, KEY_DESCRIPTION, KeyDescription, RootOfTrust, Unreadable, hex,
+    ApplicationId, KEY_DESCRIPTION, KeyDescription, RootOfTrust, Unreadable,
 };
 use crate::attestation::policy::{BootRule, ProvisioningRule};
 use crate::attestation::{
     AndroidPolicy, BootState, EVIDENCE_MAX, Expected, Findings, Judgement, ListState, Provisioning,
-    Reason, roots,
+    Reason, holds, roots,
 };
 use crate::key::PublicKey;
 
@@ -52,7 +52,7 @@ pub fn judge(evidence: &[u8], expected: &Expected) -> Judgement {
     match Chain::read(&der) {
         Ok(chain) => {
             findings.check("evidence", Ok(()));
-            show_chain(&chain, &mut findings);
+            chain.show(&mut findings);
             judge_chain(&chain, expected, &mut findings);
             judge_key(&chain, expected, &mut findings);
         }
@@ -86,17 +86,12 @@ fn judge_chain(chain: &Chain, expected: &Expected, findings: &mut Findings) {
     findings.check("chain_links", chain.links());
     findings.check("chain_signatures", chain.signatures());
     let policy = &expected.policy.android;
-    let trusted = trusted(policy);
-    let root = chain.root(&trusted);
-    if let Ok(place) = root {
-        let whose = if place < roots::GOOGLE.len() { "Google" } else { "the application" };
-        findings.field("root.trusted_by", whose);
-    }
-    findings.check("root", root.map(|_| ()));
+    let google = ("Google", &roots::GOOGLE[..]);
+    let below_root = chain.judge_root(google, &policy.further_roots, findings);
 
     let provisioning = provisioning(chain);
     findings.facts.provisioning = Some(provisioning);
-    judge_dates(chain, provisioning, &trusted, expected, findings);
+    judge_dates(chain, provisioning, below_root, expected, findings);
     judge_revocation(chain, expected, findings);
     match policy.provisioning {
         ProvisioningRule::Any => findings.not_made("provisioning"),
@@ -105,11 +100,6 @@ fn judge_chain(chain: &Chain, expected: &Expected, findings: &mut Findings) {
             holds(provisioning == Provisioning::Remote, Reason::FactoryChain),
         ),
     }
-}
-
-/// The keys of Google's roots and the policy's own.
-fn trusted(policy: &AndroidPolicy) -> Vec<&[u8]> {
-    roots::GOOGLE.iter().chain(&policy.further_roots).map(Vec::as_slice).collect()
 }
 
 /// Where the attestation key came from. Both signs stand in certificates that
@@ -138,19 +128,14 @@ fn is_provisioning_server(authority: &X509Certificate) -> bool {
 fn judge_dates(
     chain: &Chain,
     provisioning: Provisioning,
-    trusted: &[&[u8]],
+    below_root: usize,
     expected: &Expected,
     findings: &mut Findings,
 ) {
     match provisioning {
         Provisioning::Factory => findings.not_made("dates"),
         Provisioning::Remote => {
-            let below_root = chain
-                .authorities()
-                .iter()
-                .take_while(|authority| !trusted.contains(&authority.public_key().raw))
-                .count();
-            let counted = &chain.authorities()[..below_root];
+            let counted = &chain.certificates()[1..below_root];
             findings.check("dates", Chain::dates(counted, expected.at));
         }
     }
@@ -317,34 +302,10 @@ fn judge_application(
     }
 }
 
-fn holds(condition: bool, otherwise: Reason) -> Result<(), Reason> {
-    if condition { Ok(()) } else { Err(otherwise) }
-}
-
 /// A value that a rule rests on and that cannot be read is a failure of its own.
 fn holds_readably(condition: Result<bool, Unreadable>, otherwise: Reason) -> Result<(), Reason> {
     match condition {
         Ok(condition) => holds(condition, otherwise),
         Err(Unreadable) => Err(Reason::KeyDescriptionUnreadable),
     }
-}
-
-/// Notes what names and dates each certificate.
-fn show_chain(chain: &Chain, findings: &mut Findings) {
-    for (index, certificate) in chain.certificates().iter().enumerate() {
-        let name = |field: &str| format!("certificates[{index}].{field}");
-        findings.field(name("subject"), certificate.subject().to_string());
-        findings.field(name("issuer"), certificate.issuer().to_string());
-        findings.field(name("not_before"), certificate.validity().not_before.to_string());
-        findings.field(name("not_after"), certificate.validity().not_after.to_string());
-        let serial = hex(certificate.raw_serial());
-        if index == 0 {
-            findings.private_field(name("serial"), serial);
-        } else {
-            findings.field(name("serial"), serial);
-        }
-    }
-    let mut names = chain.names();
-    findings.leaf = Some(names.remove(0));
-    findings.authorities = names;
 }

@@ -15,10 +15,12 @@ use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use x509_parser::asn1_rs::{Any, Class, Oid, Tag, oid};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
+use crate::attestation::description::hex;
 use crate::attestation::revocation::{RevocationList, trimmed};
-use crate::attestation::{CertificateName, Reason};
+use crate::attestation::{CertificateName, Findings, Reason};
 use crate::ids::Micros;
 
 /// Most certificates of a chain; real ones have three to six.
@@ -133,6 +135,26 @@ impl<'a> Chain<'a> {
             .ok_or(Reason::RootUnknown)
     }
 
+    /// Judges what the chain ends at: a key of the `maker`'s, or one of `further`
+    /// that the application trusts. Gives how many certificates, the leaf always
+    /// among them, stand below a trusted key: all where there is none in the chain.
+    pub fn judge_root(
+        &self,
+        (maker, own): (&str, &[Vec<u8>]),
+        further: &[Vec<u8>],
+        findings: &mut Findings,
+    ) -> usize {
+        let trusted: Vec<&[u8]> = own.iter().chain(further).map(Vec::as_slice).collect();
+        let root = self.root(&trusted);
+        if let Ok(place) = root {
+            let whose = if place < own.len() { maker } else { "the application" };
+            findings.field("root.trusted_by", whose);
+        }
+        findings.check("root", root.map(|_| ()));
+        let above = |certificate: &X509Certificate| trusted.contains(&certificate.public_key().raw);
+        1 + self.authorities().iter().take_while(|authority| !above(authority)).count()
+    }
+
     /// Whether the dates of `certificates` hold at `at`, both ends included.
     ///
     /// # Errors
@@ -164,6 +186,29 @@ impl<'a> Chain<'a> {
             .iter()
             .find_map(|certificate| list.status(certificate.raw_serial()))
             .map_or(Ok(()), |status| Err(status.reason()))
+    }
+
+    /// Notes what names and dates each certificate. The leaf's subject and
+    /// serial number can name a device's key.
+    pub fn show(&self, findings: &mut Findings) {
+        for (index, certificate) in self.certificates.iter().enumerate() {
+            let name = |field: &str| format!("certificates[{index}].{field}");
+            let subject = certificate.subject().to_string();
+            let serial = hex(certificate.raw_serial());
+            if index == 0 {
+                findings.private_field(name("subject"), subject);
+                findings.private_field(name("serial"), serial);
+            } else {
+                findings.field(name("subject"), subject);
+                findings.field(name("serial"), serial);
+            }
+            findings.field(name("issuer"), certificate.issuer().to_string());
+            findings.field(name("not_before"), certificate.validity().not_before.to_string());
+            findings.field(name("not_after"), certificate.validity().not_after.to_string());
+        }
+        let mut names = self.names();
+        findings.leaf = Some(names.remove(0));
+        findings.authorities = names;
     }
 
     /// Names of all certificates, leaf first.
@@ -260,6 +305,9 @@ fn algorithm(
     let hash = &signature.algorithm;
     let key = &issuer.algorithm.algorithm;
     if *key == RSA_ENCRYPTION {
+        if !is_strong_rsa(issuer) {
+            return Err(Reason::ChainAlgorithm);
+        }
         return match hash {
             hash if *hash == SHA256_WITH_RSA => Ok(&signature::RSA_PKCS1_2048_8192_SHA256),
             hash if *hash == SHA384_WITH_RSA => Ok(&signature::RSA_PKCS1_2048_8192_SHA384),
@@ -280,6 +328,12 @@ fn algorithm(
         (Curve::P384, hash) if *hash == ECDSA_WITH_SHA512 => Ok(&signature::ECDSA_P384_SHA512_ASN1),
         (Curve::P256 | Curve::P384, _) => Err(Reason::ChainAlgorithm),
     }
+}
+
+/// Whether an RSA key is large enough to vouch for others (NIST SP 800-131A):
+/// Android's software authority of 2016 had 1,024 bits.
+fn is_strong_rsa(key: &SubjectPublicKeyInfo) -> bool {
+    matches!(key.parsed(), Ok(PublicKey::RSA(key)) if key.key_size() >= 2048)
 }
 
 /// Curves that authorities use.

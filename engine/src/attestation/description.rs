@@ -437,5 +437,5 @@ fn text(octets: &[u8]) -> String {
 
 /// Lower-case hex of what is shown of `octets`.
 pub(super) fn hex(octets: &[u8]) -> String {
-    octets.iter().take(SHOWN_MAX / 2).map(|byte| format!("{byte:02x}")).collect()
+    crate::hex(&octets[..octets.len().min(SHOWN_MAX / 2)])
 }

@@ -25,6 +25,8 @@ use crate::terms::terms;
 
 pub(crate) mod activation;
 pub mod android;
+pub mod apple;
+mod cbor;
 pub mod chain;
 pub mod description;
 pub mod facts;
@@ -385,16 +387,16 @@ impl Findings {
     }
 }
 
+/// Nothing where the condition holds, else the reason.
+fn holds(condition: bool, otherwise: Reason) -> Result<(), Reason> {
+    if condition { Ok(()) } else { Err(otherwise) }
+}
+
 /// Judges evidence of a platform. Never fails and never panics, whatever the bytes.
 #[must_use]
 pub fn judge(platform: Platform, evidence: &[u8], expected: &Expected) -> Judgement {
     match platform {
         Platform::Android => android::judge(evidence, expected),
-        // App Attest objects are not read by this version: refused, never accepted.
-        Platform::Apple => {
-            let mut findings = Findings::default();
-            findings.check("evidence", Err(Reason::EvidenceUnreadable));
-            findings.judged()
-        }
+        Platform::Apple => apple::judge(evidence, expected),
     }
 }

@@ -74,11 +74,6 @@ pub(crate) fn digest(value: &Value) -> Result<[u8; 32], String> {
         .ok_or_else(|| "must be a SHA-256 value of 64 hexadecimal digits".to_owned())
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(digest: &[u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The key of a root, in base64url.
 pub(crate) fn root(value: &Value) -> Result<Vec<u8>, String> {
     value
@@ -117,7 +112,7 @@ mod tests {
         let colons = vec!["0A"; 32].join(":");
         assert_eq!(digest(&json!(plain)), Ok([0x0a; 32]));
         assert_eq!(digest(&json!(colons)), Ok([0x0a; 32]));
-        assert_eq!(hex(&[0x0a; 32]), plain);
+        assert_eq!(crate::hex(&[0x0a; 32]), plain);
         for wrong in ["0a".repeat(31), "0a".repeat(33), format!("{}0", "0a".repeat(31))] {
             assert!(digest(&json!(wrong)).is_err(), "{wrong}");
         }

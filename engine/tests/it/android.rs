@@ -83,7 +83,7 @@ fn fields(judgement: &Judgement) -> BTreeMap<&str, &str> {
 /// Every chain of `EXPECTED-android.json`: when it is judged, and what comes of
 /// it under the lenient policy and under the default one.
 const VERDICTS: &[(&str, Micros, Option<Reason>, Option<Reason>)] = {
-    use Reason::{ChainSignature, DeviceUnlocked, KeyNotP256, RootUnknown};
+    use Reason::{ChainAlgorithm, ChainSignature, DeviceUnlocked, KeyNotP256, RootUnknown};
     &[
         ("allow_while_on_body.pem", JULY_2026, Some(RootUnknown), Some(RootUnknown)),
         ("blueline/sdk28/SB_RSA_NONE.pem", JULY_2026, Some(KeyNotP256), Some(KeyNotP256)),
@@ -101,7 +101,8 @@ const VERDICTS: &[(&str, Micros, Option<Reason>, Option<Reason>)] = {
             Some(ChainSignature),
         ),
         ("marlin/sdk29/TEE_EC_NONE.pem", JULY_2026, Some(RootUnknown), Some(RootUnknown)),
-        ("marlin/sdk29/TEE_RSA_NONE.pem", JULY_2026, Some(RootUnknown), Some(RootUnknown)),
+        // Software's authority signs with an RSA key of 1,024 bits.
+        ("marlin/sdk29/TEE_RSA_NONE.pem", JULY_2026, Some(ChainAlgorithm), Some(ChainAlgorithm)),
         ("p256_sha384_intermediate.pem", JULY_2026, Some(RootUnknown), Some(RootUnknown)),
         ("tegu/sdk37/TEE_MAX_USAGE_COUNT.pem", JULY_2026, None, Some(DeviceUnlocked)),
         ("tegu/sdk37/TEE_TRUSTED_CONF.pem", JULY_2026, None, Some(DeviceUnlocked)),
@@ -255,7 +256,8 @@ fn what_can_name_a_device_is_marked_private() {
     for field in &judgement.fields {
         let names_a_device = field.name.contains("attestation_id_")
             || field.name.ends_with("unique_id")
-            || field.name == "certificates[0].serial";
+            || field.name == "certificates[0].serial"
+            || field.name == "certificates[0].subject";
         assert_eq!(field.private, names_a_device, "{}", field.name);
     }
     assert!(judgement.fields.iter().any(|field| field.value == "990012001354866"));

@@ -53,6 +53,9 @@ fn world(mode: &str) -> World {
     ])
 }
 
+/// What a test does to an activation before it is judged.
+type Change = fn(&World, &mut FinishActivation);
+
 fn finished(
     world: &mut World,
     change: impl FnOnce(&World, &mut FinishActivation),
@@ -83,7 +86,7 @@ fn accepted_evidence_about_a_proven_key_passes_and_is_kept() {
 #[test]
 fn where_evidence_is_required_nothing_else_gets_through() {
     let required = ActivationFailure::AttestationRequired;
-    let cases: [(&str, Status, fn(&World, &mut FinishActivation)); 5] = [
+    let cases: [(&str, Status, Change); 5] = [
         ("refused evidence", Status::Refused, |world, finish| {
             finish.evidence = Some(evidence(world, Some(Reason::DeviceUnlocked)));
         }),

@@ -7,6 +7,8 @@ mod access;
 mod agreement;
 mod android;
 mod android_rules;
+mod apple;
+mod apple_rules;
 mod attestation;
 mod broadcasts;
 mod documented_strategy;

@@ -47,6 +47,7 @@ fn everything(world: &World) -> Vec<Asked> {
     phone_of(&side, "dora");
     let properties = json!({ "version": 1, "configuration": { "failures_allowed": 5 } });
     let patch = format!("/admin/v1/applications/{application}/configuration");
+    let revoked = json!({ "entries": { "c35747a084470c31": { "status": "REVOKED" } } });
     vec![
         post("k1", admin, "/admin/v1/api-keys".into(), key),
         post("k2", admin, format!("/admin/v1/api-keys/{spare}/revoke"), json!({})),
@@ -64,6 +65,7 @@ fn everything(world: &World) -> Vec<Asked> {
         post("k14", bank, "/v1/broadcasts".into(), dora.clone()),
         post("k16", admin, "/admin/v1/clock/confirm".into(), json!({})),
         post("k15", bank, withdrawn_broadcast(&side, &dora), json!({})),
+        post("k17", admin, "/admin/v1/attestation/revocation-list".into(), revoked),
     ]
 }
 

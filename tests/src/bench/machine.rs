@@ -124,6 +124,8 @@ pub(crate) struct Threads {
     pub(crate) behind: f64,
     /// sled's own threads.
     pub(crate) sled: f64,
+    /// Whoever keeps the tree and signs checkpoints.
+    pub(crate) notary: f64,
     /// All others: who makes the load.
     pub(crate) load: f64,
 }
@@ -144,6 +146,7 @@ impl Threads {
             let share = match name.trim() {
                 "keytrail-writer" => &mut threads.writer,
                 "keytrail-behind" => &mut threads.behind,
+                "notary" => &mut threads.notary,
                 name if name.starts_with("sled") || name == "log flusher" => &mut threads.sled,
                 _ => &mut threads.load,
             };
@@ -159,6 +162,7 @@ impl Threads {
             writer: each(self.writer, before.writer),
             behind: each(self.behind, before.behind),
             sled: each(self.sled, before.sled),
+            notary: each(self.notary, before.notary),
             load: each(self.load, before.load),
         }
     }
@@ -170,8 +174,21 @@ impl Threads {
 ///
 /// If there is no such process.
 pub(crate) fn resident_mib(pid: u32) -> Outcome<f64> {
+    memory_mib(pid, "VmRSS")
+}
+
+/// The most resident memory that a process has had, in MiB.
+///
+/// # Errors
+///
+/// If there is no such process.
+pub(crate) fn peak_mib(pid: u32) -> Outcome<f64> {
+    memory_mib(pid, "VmHWM")
+}
+
+fn memory_mib(pid: u32, what: &str) -> Outcome<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = value(&text, "VmRSS").map(number).ok_or("the kernel tells no VmRSS")?;
+    let kib = value(&text, what).map(number).ok_or("the kernel does not tell")?;
     Ok(kib as f64 / 1_024.0)
 }
 

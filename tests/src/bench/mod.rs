@@ -7,6 +7,7 @@
 mod crowd;
 mod draw;
 mod durable;
+mod evidence;
 mod login;
 mod machine;
 mod plain_file;
@@ -73,6 +74,8 @@ enum Bench {
     Start,
     /// CPU of the real server for a complete log-in over HTTP
     Server,
+    /// Tree, checkpoints, receipts, and verifying them
+    Evidence,
 }
 
 /// How much is done.
@@ -105,6 +108,8 @@ pub(crate) struct Report {
     pub(crate) start: Option<start::Start>,
     /// The server over HTTP.
     pub(crate) server: Option<server::ServerRun>,
+    /// Evidence.
+    pub(crate) evidence: Option<evidence::Evidence>,
 }
 
 /// Middle, edge and mean of many values.
@@ -175,6 +180,7 @@ fn measure(base: &Path, plan: Plan, benches: &[Bench]) -> Outcome<Report> {
         replay: None,
         start: None,
         server: None,
+        evidence: None,
     };
     if report.machine.is_memory() {
         eprintln!("bench: {} is in memory: syncing costs nothing there", base.display());
@@ -189,6 +195,7 @@ fn measure(base: &Path, plan: Plan, benches: &[Bench]) -> Outcome<Report> {
             Bench::Replay => report.replay = Some(replay::run(dir.path(), plan)?),
             Bench::Start => report.start = Some(start::run(dir.path(), plan)?),
             Bench::Server => report.server = Some(server::run(dir.path(), plan)?),
+            Bench::Evidence => report.evidence = Some(evidence::run(dir.path(), plan)?),
         }
     }
     report.machine.load_after = machine::load();

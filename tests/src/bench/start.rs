@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use engine::Keytrail;
 use engine::entries::{Key, KeyKind};
 use engine::machine::Clock;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use storage::open::Store;
 
@@ -29,6 +30,8 @@ pub(crate) enum Stage {
     Open,
     /// Runs the server on a folder.
     Serve,
+    /// Verifies a folder and says how much memory that took.
+    Verify,
 }
 
 /// What was seen.
@@ -83,14 +86,23 @@ pub(crate) fn run(dir: &Path, plan: &Plan) -> Outcome<Start> {
     let filled = line(&mut filling)?;
     filling.kill()?;
     filling.wait()?;
-    let mut opening = stage(Stage::Open, dir, plan)?;
-    let opened = line(&mut opening)?;
-    if !opening.wait()?.success() {
-        return Err("the process that opens the folder failed".into());
-    }
     let filled = serde_json::from_str(&filled)?;
-    let opened = serde_json::from_str(&opened)?;
+    let opened = once(Stage::Open, dir, plan)?;
     Ok(Start { registrations: plan.registrations, filled, opened })
+}
+
+/// What a stage that ends by itself says.
+///
+/// # Errors
+///
+/// If it fails.
+pub(crate) fn once<T: DeserializeOwned>(of: Stage, dir: &Path, plan: &Plan) -> Outcome<T> {
+    let mut process = stage(of, dir, plan)?;
+    let said = line(&mut process)?;
+    if !process.wait()?.success() {
+        return Err(format!("the process of stage {of:?} failed").into());
+    }
+    Ok(serde_json::from_str(&said)?)
 }
 
 /// This program once more, as one stage.
@@ -134,6 +146,7 @@ pub(crate) fn run_stage(stage: Stage, dir: &Path, plan: &Plan) -> Outcome<ExitCo
             drop(crowd);
         }
         Stage::Open => println!("{}", serde_json::to_string(&open(dir)?)?),
+        Stage::Verify => println!("{}", serde_json::to_string(&super::evidence::verify(dir)?)?),
         Stage::Serve => return Ok(super::server::serve(dir)),
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::Report;
 use super::crowd::Sample;
 use super::durable::DurableRun;
+use super::evidence::Evidence;
 use super::machine::Machine;
 use super::replay::Replay;
 use super::server::ServerRun;
@@ -69,6 +70,7 @@ pub(crate) fn of(report: &Report) -> String {
     text.extend(report.replay.as_ref().map(replay));
     text.extend(report.start.as_ref().map(start));
     text.extend(report.server.as_ref().map(server));
+    text.extend(report.evidence.as_ref().map(evidence));
     text
 }
 
@@ -237,4 +239,30 @@ fn server(seen: &ServerRun) -> String {
             audit.cpu_seconds,
             audit.bare_share
         )
+}
+
+fn evidence(seen: &Evidence) -> String {
+    let (writing, receipts) = (&seen.writing, &seen.receipts);
+    let title = format!("Evidence; {} events", grouped(receipts.size as f64));
+    let mut table = Table::new(&title, &["figure", "seen"]);
+    table.row([
+        "tree and checkpoints, µs of CPU an event".into(),
+        format!("{:.2}", writing.notary_us),
+    ]);
+    table.row(["the log's writer, µs of CPU an event".into(), format!("{:.2}", writing.writer_us)]);
+    table.row(["the one over the other".into(), ratio(writing.notary_us / writing.writer_us)]);
+    table.row(["durable to signed, ms, p50".into(), writing.lag_ms.p50.to_string()]);
+    table.row(["durable to signed, ms, p99".into(), writing.lag_ms.p99.to_string()]);
+    table.row(["receipt with its record, bytes, p50".into(), receipts.with_record.p50.to_string()]);
+    table.row(["the longest".into(), receipts.longest.to_string()]);
+    table.row(["receipt without it, bytes, p50".into(), receipts.without_record.p50.to_string()]);
+    for step in &seen.levels {
+        let name = format!("verify, levels {}: events per s of CPU", step.levels);
+        table.row([name, grouped(step.events_per_s)]);
+    }
+    for memory in &seen.memory {
+        let name = format!("verify, {} events, MiB at most", grouped(memory.events as f64));
+        table.row([name, format!("{:.0}", memory.peak_mib)]);
+    }
+    table.finish()
 }

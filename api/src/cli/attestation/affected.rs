@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args};
 use engine::attestation::revocation::{LIST_MAX, RevocationList};
 use engine::ids::Micros;
 use replay::affected::{Affected, Question, affected};
-use replay::{printable, rfc3339};
+use replay::{hex, printable, rfc3339};
 use serde_json::{Value, json};
 
 use super::super::Exit;
@@ -108,8 +108,4 @@ fn in_json(affected: &Affected) -> Value {
         "certificates": certificates,
         "refused": affected.refused,
     })
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|byte| format!("{byte:02x}")).collect()
 }
