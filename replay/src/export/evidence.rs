@@ -474,7 +474,7 @@ fn hash_of(path: &Path) -> io::Result<Written> {
     loop {
         let read = file.read(&mut chunk)?;
         if read == 0 {
-            let sha256 = hex(&hash.finalize().into());
+            let sha256 = hex(&hash.finalize());
             return Ok(Written { sha256, bytes });
         }
         hash.update(&chunk[..read]);
