@@ -35,7 +35,7 @@ use crate::revocation::KeptList;
 use crate::waits::Waits;
 
 /// Version of this software, as it stands in `LogStarted`.
-const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
+pub(crate) const SOFTWARE: &str = concat!("keytrail ", env!("CARGO_PKG_VERSION"));
 
 /// Derives the key for hashes of requests from that for hashes of secrets.
 const REQUEST_CONTEXT: &str = "keytrail 2026-11 idempotent request key v1";

@@ -5,9 +5,9 @@
 
 use crate::attestation::lists::ListEntry;
 use crate::events::{
-    Actor, Bytes32, ClockConfirmedV1, DeclaredV1, EpochBegunV1, EvidenceJudgedV1, KeyRotatedV1,
-    KeySetV1, KeyUseCountedV1, MatchingV1, RecoveryCodesIssuedV1, RefusalsCountedV1, SetProperty,
-    StateDigestedV1, VerificationV1,
+    Actor, Bytes32, ClockConfirmedV1, DataRevealedV1, DeclaredV1, EpochBegunV1, EvidenceJudgedV1,
+    ExportMadeV1, KeyRotatedV1, KeySetV1, KeyUseCountedV1, MatchingV1, RecoveryCodesIssuedV1,
+    RefusalsCountedV1, SetProperty, StateDigestedV1, VerificationV1,
 };
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
@@ -166,6 +166,10 @@ pub enum Want {
     },
     /// Order the erasure of a person.
     OrderErasure(OrderErasure),
+    /// Record that the log, or a range of it, was exported.
+    RecordExport(ExportMadeV1),
+    /// Record that sealed parts are about to be opened.
+    Reveal(DataRevealedV1),
     /// Record that a person's key is destroyed.
     RecordErased {
         /// Whose.

@@ -16,11 +16,12 @@ use crate::attestation::{Attested, CertificateName, Facts, Platform, Reason, Sta
 use crate::codec;
 use crate::ids::{Id, Micros, Position};
 use crate::key::KeyBytes;
+use crate::layout::{self, Layout, NoLayout};
 use crate::offline::NONCE_LEN;
 use crate::reasons::{
     ActivationFailure, AuthenticationFailure, BudgetScope, CancelReason, CodeKind, Confirmation,
-    DeactivationReason, ErasureReason, LockReason, OperationKind, OperationState, ReasonGiven,
-    RejectReason, Strategy, UserRole,
+    DeactivationReason, ErasureReason, ExportForm, LockReason, OperationKind, OperationState,
+    ReasonGiven, RejectReason, RevealReason, Strategy, UserRole,
 };
 use crate::terms::{Decision, HwKeyClientStatus, HwKeyServerResult, Level, Method, Role, Verdict};
 use crate::transcript::{NO_CONTENT, Said};
@@ -687,6 +688,40 @@ pub struct MethodRemovedV1 {
     pub key: KeyBytes,
 }
 
+/// The log, or a range of it, was exported. Sealed parts went out as ciphertext.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportMadeV1 {
+    /// The auditor who asked over HTTP; none where it was made from the server's
+    /// own folder.
+    pub by: Option<Actor>,
+    /// What whoever made it from the folder is called, by their own account, 1 to
+    /// 64 characters; empty where an API key says who it is.
+    pub operator: String,
+    /// In which form.
+    pub form: ExportForm,
+    /// First record of the range.
+    pub from: Position,
+    /// First record behind the range.
+    pub to: Position,
+}
+
+/// Sealed parts are opened for an auditor. Recorded before the first one is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataRevealedV1 {
+    /// The auditor whose key was shown.
+    pub by: Actor,
+    /// Why.
+    pub reason: RevealReason,
+    /// What names the case outside the log, 1 to 64 characters. Names no person.
+    pub case: String,
+    /// Whose sealed parts; none for all subjects'.
+    pub subject: Option<Id>,
+    /// First record of the range.
+    pub from: Position,
+    /// First record behind the range.
+    pub to: Position,
+}
+
 /// Attestation evidence that was judged. The evidence itself is sealed, as the
 /// device sent it; the hash in the same event is of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -980,6 +1015,15 @@ macro_rules! registry {
                 }
             }
 
+            /// How the clear part of an event stands in bytes; none if there is no such event.
+            #[must_use]
+            pub fn layout(event_type: u16, schema: u16) -> Option<Result<Layout, NoLayout>> {
+                match (event_type, schema) {
+                    $(($event_type, $schema) => Some(layout::of::<$payload>()),)*
+                    _ => None,
+                }
+            }
+
             /// The clear part as JSON, for people and exports.
             #[must_use]
             pub fn to_json(&self) -> serde_json::Value {
@@ -1039,6 +1083,8 @@ registry! {
     ErasureOrdered(ErasureOrderedV1) = 60 schema 1,
     SubjectErased(SubjectErasedV1) = 61 schema 1,
     KeyUseCounted(KeyUseCountedV1) = 63 schema 1,
+    ExportMade(ExportMadeV1) = 64 schema 1,
+    DataRevealed(DataRevealedV1) = 65 schema 1,
     RevocationListTaken(RevocationListTakenV1) = 70 schema 1,
     DeviceBlocked(DeviceBlockedV1) = 80 schema 1,
     DeviceUnblocked(DeviceUnblockedV1) = 81 schema 1,

@@ -76,6 +76,8 @@ fn actor(event: &Event) -> Option<&Actor> {
         Event::ErasureOrdered(payload) => Some(&payload.by),
         Event::RevocationListTaken(payload) => Some(&payload.by),
         Event::ClockConfirmed(payload) => Some(&payload.by),
+        Event::ExportMade(payload) => payload.by.as_ref(),
+        Event::DataRevealed(payload) => Some(&payload.by),
         Event::OperationCancelled(payload) if payload.reason == CancelReason::Requested => {
             payload.by.as_ref()
         }
@@ -177,6 +179,8 @@ impl Changes<'_> {
             }
             Event::ClockStepped(_)
             | Event::ClockConfirmed(_)
+            | Event::ExportMade(_)
+            | Event::DataRevealed(_)
             | Event::RefusalsCounted(_)
             | Event::KeyUseCounted(_) => {
                 self.system(|_| ());

@@ -94,8 +94,23 @@ impl<'de> Deserialize<'de> for Id {
         if deserializer.is_human_readable() {
             String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
         } else {
-            <[u8; 16]>::deserialize(deserializer).map(Self)
+            deserializer.deserialize_newtype_struct("Id", Raw).map(Self)
         }
+    }
+}
+
+/// Reads the 16 bytes of an id. The name says what they are, for `crate::layout`.
+struct Raw;
+
+impl<'de> de::Visitor<'de> for Raw {
+    type Value = [u8; 16];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("16 bytes")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<[u8; 16], D::Error> {
+        <[u8; 16]>::deserialize(from)
     }
 }
 

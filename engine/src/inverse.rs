@@ -60,6 +60,8 @@ pub fn command_of(records: &[Record]) -> Result<Command, InverseError> {
         Event::RefusalsCounted(payload) => Want::CountRefusals(*payload),
         Event::KeyUseCounted(payload) => Want::CountKeyUse(*payload),
         Event::ClockConfirmed(payload) => Want::ConfirmClock(*payload),
+        Event::ExportMade(payload) => Want::RecordExport(*payload),
+        Event::DataRevealed(payload) => Want::Reveal(*payload),
         Event::StateDigested(payload) => Want::NoteStateDigest(*payload),
         Event::KeyRotated(payload) => Want::RotateKey(payload),
         Event::EpochBegun(payload) => Want::BeginEpoch(payload),

@@ -8,6 +8,7 @@
 //! rule; the rules of a log-in are in [`operation`], those of keys in
 //! [`registration`].
 
+pub mod access;
 pub mod administration;
 pub mod attestation;
 pub mod broadcast;
@@ -29,6 +30,7 @@ pub mod initiative;
 pub mod inverse;
 pub mod key;
 pub mod key_change;
+pub mod layout;
 pub mod leaving;
 pub mod machine;
 pub mod naming;
@@ -183,6 +185,8 @@ fn decide(look: Look, at: Micros, command: &Command) -> Result<Vec<Draft>, Refus
         Want::CountRefusals(counts) => administration::count_refusals(id, counts),
         Want::CountKeyUse(counts) => administration::count_key_use(id, counts),
         Want::ConfirmClock(want) => evidence::confirm_clock(look, id, want),
+        Want::RecordExport(want) => access::export(look, id, want),
+        Want::Reveal(want) => access::reveal(look, id, want),
         Want::NoteStateDigest(want) => evidence::note_state_digest(look, id, want),
         Want::RotateKey(want) => evidence::rotate_key(look, id, want),
         Want::BeginEpoch(want) => evidence::begin_epoch(look, id, want),

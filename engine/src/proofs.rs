@@ -135,6 +135,8 @@ impl<'a> Judged<'a> {
             | Event::RecoveryCodeRefused(_)
             | Event::RevocationListTaken(_)
             | Event::KeyUseCounted(_)
+            | Event::ExportMade(_)
+            | Event::DataRevealed(_)
             | Event::KeyRotated(_)
             | Event::ClockConfirmed(_)
             | Event::StateDigested(_)

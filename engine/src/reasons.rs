@@ -280,6 +280,28 @@ terms! {
         Other = 5 "OTHER",
     }
 
+    /// In which form the log was exported.
+    ExportForm {
+        /// A folder of evidence that verifies by itself.
+        Evidence = 1 "EVIDENCE",
+        /// JSON Lines.
+        JsonLines = 2 "JSON_LINES",
+    }
+
+    /// Why sealed parts are opened for an auditor.
+    RevealReason {
+        /// An audit.
+        Audit = 1 "AUDIT",
+        /// A customer disputes what the log says of them.
+        Dispute = 2 "DISPUTE",
+        /// Fraud or an incident is being looked into.
+        Investigation = 3 "INVESTIGATION",
+        /// A law or an authority demands it.
+        LegalObligation = 4 "LEGAL_OBLIGATION",
+        /// The person asked what is held of them (GDPR, Article 15).
+        SubjectAccess = 5 "SUBJECT_ACCESS",
+    }
+
     /// What cancelled an activation or operation.
     CancelReason {
         /// The service provider asked for it.

@@ -3,8 +3,18 @@
 //! Encrypted under the subject's key (see [`crate::seal`]) before the command
 //! is made, so no rule and no digested view ever sees it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use crate::codec;
+use crate::display::json_of;
+use crate::events::{
+    ActivationJudgedV1, ActivationRequestedV1, AuthenticationJudgedV1, DeviceBlockedV1,
+    DeviceNamedV1, OperationCreatedV1, Payload, PushAddressSetV1,
+};
 use crate::transcript::{Content, Hash, shown_octets};
 
 /// Most bytes of a user reference.
@@ -121,4 +131,30 @@ impl std::fmt::Debug for SealedPushAddressV1 {
             .field("gateway", &self.gateway)
             .finish_non_exhaustive()
     }
+}
+
+/// The plaintext of a sealed part beside an event of this type and schema version
+/// as JSON, octets as base64url; all of it as base64url where its layout is not
+/// known here.
+#[must_use]
+pub fn to_json(kind: (u16, u16), plain: &[u8]) -> Value {
+    fn read<T: DeserializeOwned + Serialize>(plain: &[u8]) -> Option<Value> {
+        codec::decode::<T>(plain).ok().map(|part| json_of(&part))
+    }
+    let known = if kind == ActivationRequestedV1::KIND {
+        read::<SealedUserV1>(plain)
+    } else if kind == OperationCreatedV1::KIND {
+        read::<SealedRequestV1>(plain)
+    } else if kind == ActivationJudgedV1::KIND || kind == AuthenticationJudgedV1::KIND {
+        read::<SealedResponseV1>(plain)
+    } else if kind == DeviceNamedV1::KIND {
+        read::<SealedNameV1>(plain)
+    } else if kind == DeviceBlockedV1::KIND {
+        read::<SealedDeviceV1>(plain)
+    } else if kind == PushAddressSetV1::KIND {
+        read::<SealedPushAddressV1>(plain)
+    } else {
+        None
+    };
+    known.unwrap_or_else(|| json!(URL_SAFE_NO_PAD.encode(plain)))
 }

@@ -75,9 +75,11 @@ macro_rules! terms {
                     let words = &[$($text),+];
                     Self::parse(&text).ok_or_else(|| de::Error::unknown_variant(&text, words))
                 } else {
-                    let code = u16::deserialize(deserializer)?;
-                    let unknown = || de::Error::custom(concat!("unknown ", stringify!($name)));
-                    Self::from_code(code).ok_or_else(unknown)
+                    // The words stand in the name for crate::layout; bincode reads it over.
+                    let name = concat!(stringify!($name), $("\n", $code, "=", $text),+);
+                    let unknown = concat!("unknown ", stringify!($name));
+                    let code = deserializer.deserialize_newtype_struct(name, $crate::terms::Code)?;
+                    Self::from_code(code).ok_or_else(|| de::Error::custom(unknown))
                 }
             }
         }
@@ -85,6 +87,21 @@ macro_rules! terms {
 }
 
 pub(crate) use terms;
+
+/// Reads the number of a word.
+pub(crate) struct Code;
+
+impl<'de> de::Visitor<'de> for Code {
+    type Value = u16;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the number of a word")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<u16, D::Error> {
+        u16::deserialize(deserializer)
+    }
+}
 
 terms! {
     /// What a transcript is for.

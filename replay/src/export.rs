@@ -1,10 +1,12 @@
-//! The log, written out for others: as JSON Lines, and as a static folder that
-//! tools for transparency logs read.
+//! The log, written out for others: as JSON Lines, and as a folder of evidence
+//! that can be checked without keytrail.
 //!
 //! Both come from a folder that no server writes to, and change nothing in it.
 //! Sealed parts go out as they stand in the log: encrypted.
 
-mod tlog;
+mod evidence;
+mod schema;
+mod tiles;
 
 use std::fmt;
 use std::fs::File;
@@ -22,7 +24,7 @@ use sha2::{Digest, Sha256};
 use storage::fold::FoldedState;
 use storage::record;
 
-pub use self::tlog::{Tlog, TlogError, tlog};
+pub use self::evidence::{Evidence, EvidenceError, FORMAT, Span, Wanted, evidence, signed_size};
 
 use crate::moment::Place;
 use crate::proof::Roots;
@@ -177,6 +179,52 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
+/// One line of an export.
+fn line(step: &Step) -> String {
+    let mut row = step.row().to_json();
+    if let Some(fields) = row.as_object_mut() {
+        fields.insert("record".to_owned(), json!(URL_SAFE_NO_PAD.encode(step.bytes)));
+    }
+    format!("{row}\n")
+}
+
+/// Where a range lies in a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// The log's origin line.
+    pub origin: String,
+    /// First record of the range.
+    pub from: u64,
+    /// First record behind the range.
+    pub to: u64,
+    /// Records in the log.
+    pub size: u64,
+}
+
+/// Where `range` lies in the log of the folder `dir`. Reads all of it, so that a
+/// log that cannot be exported is known before anything is recorded of it.
+///
+/// # Errors
+///
+/// [`ReplayError`].
+pub fn extent(dir: &Path, range: Range) -> Result<Extent, ReplayError> {
+    let (mut from, mut to, mut size) = (None, None, 0);
+    let walked = walk::records(dir, &mut |step| {
+        let position = step.record.position.0;
+        let reached = |at: Option<At>| at.is_some_and(|at| at.is_reached_by(&step.record));
+        if from.is_none() && (range.from.is_none() || reached(range.from)) {
+            from = Some(position);
+        }
+        if to.is_none() && reached(range.to) {
+            to = Some(position);
+        }
+        size = position + 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let to = to.unwrap_or(size);
+    Ok(Extent { origin: walked.origin, from: from.unwrap_or(size).min(to), to, size })
+}
+
 /// The lines as they are written, and what the manifest says of them.
 struct Lines<'a> {
     out: &'a mut dyn Write,
@@ -218,11 +266,7 @@ impl<'a> Lines<'a> {
 
     fn line(&mut self, step: &Step) -> Result<(), ReplayError> {
         let record = &step.record;
-        let mut row = step.row().to_json();
-        if let Some(fields) = row.as_object_mut() {
-            fields.insert("record".to_owned(), json!(URL_SAFE_NO_PAD.encode(step.bytes)));
-        }
-        let line = format!("{row}\n");
+        let line = line(step);
         self.out.write_all(line.as_bytes()).map_err(writing)?;
         self.hash.update(line.as_bytes());
         self.bytes += line.len() as u64;

@@ -123,6 +123,15 @@ pub fn summary(event: &Event) -> String {
         Event::KeyUseCounted(e) => {
             format!("service provider {}, device {}", e.service_provider, e.device)
         }
+        Event::ExportMade(e) => {
+            let by = e.by.as_ref().map_or_else(|| e.operator.clone(), |by| by.api_key.to_string());
+            format!("{} of records {}..{} by {by}", e.form, e.from.0, e.to.0)
+        }
+        Event::DataRevealed(e) => {
+            let whose =
+                e.subject.map_or_else(|| "everyone".to_owned(), |id| format!("subject {id}"));
+            format!("{whose}, records {}..{}: {}, {}", e.from.0, e.to.0, e.reason, e.case)
+        }
         Event::RevocationListTaken(e) => format!(
             "part {} of {}, {} entries, file {}",
             e.part + 1,

@@ -506,6 +506,8 @@ fn subject(want: &Want) -> Option<Subject> {
         | Want::ExhaustCodeBudget { .. }
         | Want::CountKeyUse(_)
         | Want::ConfirmClock(_)
+        | Want::RecordExport(_)
+        | Want::Reveal(_)
         | Want::NoteStateDigest(_)
         | Want::RotateKey(_)
         | Want::BeginEpoch(_)

@@ -15,17 +15,17 @@ use crate::replay::{Forger, commands, copy, files, forged};
 
 /// A log of a day that was signed in the middle and at its end, and what an
 /// auditor kept of it.
-struct Evidence {
-    folder: tempfile::TempDir,
-    key: VerifierKey,
+pub(crate) struct Evidence {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) key: VerifierKey,
     /// A checkpoint from the middle of the day.
-    early: Note,
+    pub(crate) early: Note,
     /// The last one.
     late: Note,
 }
 
 impl Evidence {
-    fn of_a_day() -> Self {
+    pub(crate) fn of_a_day() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut history = History::day(folder.path(), small_segments(8));
         let guard = folder.path().join("guard");

@@ -132,7 +132,7 @@ fn shown(data: &Path) -> Vec<u8> {
     for arguments in [
         &["inspect", "--json", dir][..],
         &["export", "--jsonl", dir],
-        &["export", "--tlog", tlog.to_str().unwrap(), dir],
+        &["export", "--out", tlog.to_str().unwrap(), dir],
     ] {
         let command = env!("CARGO_BIN_EXE_keytrail-tested");
         let output = Command::new(command).args(arguments).output().unwrap();

@@ -9,6 +9,7 @@ mod contract;
 mod digests;
 mod documents;
 mod erasure;
+mod export;
 mod faults;
 mod full_disk;
 mod history;

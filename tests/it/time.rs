@@ -765,7 +765,7 @@ fn an_export_on_standard_output_ends_with_its_manifest() {
     let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, lines.as_bytes());
     let sum = hex(sum.as_ref().try_into().unwrap());
     assert_eq!(manifest["manifest"]["sha256"], sum);
-    let (code, _, error) = keytrail(&["export", dir, "--tlog", &format!("{dir}/evidence")]);
+    let (code, _, error) = keytrail(&["export", dir, "--out", &format!("{dir}/evidence")]);
     assert_eq!(code, 2);
     assert!(error.contains("was never signed"), "{error}");
 }
@@ -795,7 +795,7 @@ fn new_key(server: &Server, administrator: &str, name: &str) -> String {
 fn exported_evidence_is_tiles_that_give_the_signed_root_and_a_log_that_verifies() {
     let (folder, data) = served(270);
     let out = folder.path().join("evidence");
-    let (code, page, error) = keytrail(&["export", &data, "--tlog", out.to_str().unwrap()]);
+    let (code, page, error) = keytrail(&["export", &data, "--out", out.to_str().unwrap()]);
     assert_eq!((code, error.as_str()), (0, ""), "{page}");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&out).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
@@ -830,10 +830,10 @@ fn exported_evidence_is_tiles_that_give_the_signed_root_and_a_log_that_verifies(
 
     let verified = replay::verify(&out, &replay::verify::Options::default()).unwrap();
     assert!(verified.holds, "{verified}");
-    assert_eq!(verified.records, size as u64);
+    assert_eq!(verified.records, size as u64 + 1, "the export itself is the last event");
 
     // Evidence is not written over, nor made of records that were not signed.
-    let (code, _, error) = keytrail(&["export", &data, "--tlog", out.to_str().unwrap()]);
+    let (code, _, error) = keytrail(&["export", &data, "--out", out.to_str().unwrap()]);
     assert_eq!(code, 2, "{error}");
     let forged = format!("{data}/log/checkpoint");
     fs::write(
@@ -842,7 +842,7 @@ fn exported_evidence_is_tiles_that_give_the_signed_root_and_a_log_that_verifies(
     )
     .unwrap();
     let other = folder.path().join("other");
-    let (code, _, error) = keytrail(&["export", &data, "--tlog", other.to_str().unwrap()]);
+    let (code, _, error) = keytrail(&["export", &data, "--out", other.to_str().unwrap()]);
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("is not signed by"), "{error}");
     assert!(!other.exists() && !folder.path().join("other.part").exists());

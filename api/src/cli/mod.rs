@@ -1,5 +1,6 @@
 //! The command line. Each subcommand is a module with its arguments and `run`.
 
+mod access;
 pub mod attestation;
 pub mod config;
 pub mod demo;
@@ -46,8 +47,9 @@ enum Command {
     /// Show what was known at a past moment, a registration's history, the log as it
     /// grows, or how a past range would have gone under another configuration
     Replay(Box<replay::Arguments>),
-    /// Write the log of a stopped server out, as JSON Lines or as tiles of evidence
-    Export(export::Arguments),
+    /// Write the log of a stopped server, or of a copy, out as a folder of evidence that
+    /// anyone can check, or as JSON Lines
+    Export(Box<export::Arguments>),
     /// Check a receipt of an event with the log's public key, offline
     Receipt(receipt::Arguments),
     /// Show or replace the key that signs a log's checkpoints

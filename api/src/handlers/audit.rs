@@ -7,7 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
 use actix_web::web::{self, Path, Query};
 use engine::events::{Event, REGISTRY};
-use engine::ids::{Id, Position};
+use engine::ids::{Id, Micros, Position};
 use engine::machine::Record;
 use replay::inspect::Row;
 use replay::proof::Receipt;
@@ -164,6 +164,10 @@ pub struct EventsQuery {
     /// Only events of this stream: a registration, an application, an API key.
     #[param(value_type = Option<String>)]
     pub stream: Option<Id>,
+    /// Only events at or after this time, RFC 3339.
+    pub since: Option<String>,
+    /// Only events before this time, RFC 3339.
+    pub until: Option<String>,
     /// Seconds to wait for an event if there is none yet, 0 to 30; 0 if absent.
     #[param(minimum = 0, maximum = 30)]
     pub wait_s: Option<u64>,
@@ -207,10 +211,11 @@ pub async fn events(
     {
         return Err(ApiError::new(Code::BadRequest).detail("there is no event of this type"));
     }
+    let during = During::of(&query)?;
     let from = query.from.unwrap_or(0);
     await_event(&call, from, wait_s).await;
     let (log, query) = (call.log.clone(), query.into_inner());
-    let page = aside(move || page_of(&log, &query, from, limit)).await?;
+    let page = aside(move || page_of(&log, &query, &during, from, limit)).await?;
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -218,16 +223,23 @@ pub async fn events(
 fn page_of(
     log: &LogReader,
     query: &EventsQuery,
+    during: &During,
     from: u64,
     limit: usize,
 ) -> Result<Events, ApiError> {
-    let mut page = Events { items: Vec::new(), next: from, end: log.head().size };
+    let end = log.head().size;
+    let mut page = Events { items: Vec::new(), next: during.first(log, from, end)?, end };
     let mut read = 0;
     while page.items.len() < limit && read < READ_MAX && page.next < page.end {
         let records = log.read(Position(page.next), STEP).map_err(unreadable)?;
         read += records.len();
         for record in records {
             if page.items.len() == limit {
+                break;
+            }
+            if during.until.is_some_and(|until| record.time >= until) {
+                // Times never decrease: nothing that follows is wanted.
+                page.next = page.end;
                 break;
             }
             page.next = record.position.0 + 1;
@@ -237,6 +249,40 @@ fn page_of(
         }
     }
     Ok(page)
+}
+
+/// The times that are asked for.
+struct During {
+    since: Option<Micros>,
+    until: Option<Micros>,
+}
+
+impl During {
+    fn of(query: &EventsQuery) -> Result<Self, ApiError> {
+        let moment = |text: &Option<String>| match text.as_deref() {
+            None => Ok(None),
+            Some(text) => replay::micros_of(text).map(Some).ok_or_else(|| {
+                ApiError::new(Code::BadRequest).detail("since and until must be RFC 3339")
+            }),
+        };
+        Ok(Self { since: moment(&query.since)?, until: moment(&query.until)? })
+    }
+
+    /// The first record from `from` on that is not before the time; `end` if there
+    /// is none. Times never decrease, so halving finds it.
+    fn first(&self, log: &LogReader, from: u64, end: u64) -> Result<u64, ApiError> {
+        let Some(since) = self.since else { return Ok(from) };
+        let (mut low, mut high) = (from, end.max(from));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let records = log.read(Position(middle), 1).map_err(unreadable)?;
+            match records.first() {
+                Some(record) if record.time < since => low = middle + 1,
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok(low)
+    }
 }
 
 /// Reads many records on a thread for such work: log-ins are served meanwhile.

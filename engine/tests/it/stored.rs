@@ -126,6 +126,10 @@ fn samples() -> Vec<Event> {
         service_provider: 6,
         device: 7,
     }));
+    let mut auditor = by(world.auditor());
+    auditor.request = request(7, 8);
+    world.done(crate::access::exported(Some(auditor.clone())));
+    world.done(crate::access::revealed(by(auditor.api_key)));
     world.done(Want::RevokeApiKey { by: by(ADMIN), key: BANK });
     assert!(world.look().api_key(Id::NIL).is_none());
     let mut seen = BTreeSet::new();

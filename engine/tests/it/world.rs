@@ -81,6 +81,20 @@ impl World {
         world
     }
 
+    /// Makes an auditor's key.
+    pub(crate) fn auditor(&mut self) -> Id {
+        let key = Id([0xa0; 16]);
+        self.done(Want::CreateApiKey(CreateApiKey {
+            by: by(ADMIN),
+            key,
+            role: UserRole::Auditor,
+            service_provider: String::new(),
+            name: "audit team".into(),
+            secret_hash: [0; 32],
+        }));
+        key
+    }
+
     pub(crate) fn look(&self) -> Look<'_> {
         Look(&self.state)
     }

@@ -151,6 +151,8 @@ pub(super) fn outcome(events: &[Event]) -> String {
         | Event::RevocationListTaken(_)
         | Event::KeyRotated(_)
         | Event::ClockConfirmed(_)
+        | Event::ExportMade(_)
+        | Event::DataRevealed(_)
         | Event::StateDigested(_)
         | Event::EpochBegun(_)
         | Event::DeviceBlocked(_)

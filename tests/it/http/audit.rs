@@ -119,10 +119,37 @@ fn events_are_listed_once_each_in_order_and_by_what_is_asked_for() {
     let expected: Vec<_> = all.iter().filter(|event| event["stream"] == stream).cloned().collect();
     assert_eq!(of_stream["items"], Value::from(expected));
 
+    // By time: the first is included, the last is not; an end is an end.
+    let time = |index: usize| all[index]["time"].as_str().unwrap();
+    let (since, until) = (time(3), time(all.len() - 1));
+    let during = events(&world, &auditor, &format!("since={since}&until={until}"));
+    let expected: Vec<_> = all
+        .iter()
+        .filter(|event| (since..until).contains(&event["time"].as_str().unwrap()))
+        .cloned()
+        .collect();
+    assert!(expected.len() > 2 && expected.len() < all.len());
+    assert_eq!(during["items"], Value::from(expected));
+    assert_eq!(during["next"], during["end"]);
+    let never = events(&world, &auditor, "since=2999-01-01T00:00:00Z");
+    assert_eq!(
+        (&never["items"], &never["next"]),
+        (&Value::from(Vec::<Value>::new()), &never["end"])
+    );
+
     // At the end: nothing, and where the next one will be.
     let end = events(&world, &auditor, &format!("from={}", all.len()));
     assert_eq!((&end["items"], &end["next"]), (&Value::from(Vec::<Value>::new()), &end["end"]));
-    for bad in ["limit=0", "limit=1001", "wait_s=31", "type=Nothing", "stream=x", "to=1"] {
+    for bad in [
+        "limit=0",
+        "limit=1001",
+        "wait_s=31",
+        "type=Nothing",
+        "stream=x",
+        "to=1",
+        "since=x",
+        "until=1",
+    ] {
         let path = format!("/audit/v1/events?{bad}");
         assert_eq!(world.send(&Request::get(&path).by(&auditor)).status, 400, "{bad}");
     }

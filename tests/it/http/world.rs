@@ -82,6 +82,13 @@ impl World {
         Self { server: server.restart(), home, callers }
     }
 
+    /// Stops the server cleanly; returns the folder that holds its own, `data`.
+    #[track_caller]
+    pub(crate) fn stopped(self) -> tempfile::TempDir {
+        self.server.stop();
+        self.home
+    }
+
     /// Stops the server cleanly and holds its log to everything that is promised of one.
     #[track_caller]
     pub(crate) fn stop_and_verify(self) -> replay::report::Report {
