@@ -164,7 +164,7 @@ pub async fn lock_all(app: &App) -> Result<u64, DeviceError> {
 }
 
 /// Calls `each` for the entries between two keys, a page at a time.
-fn for_each<E>(
+pub(crate) fn for_each<E>(
     state: &StateReader<Keytrail>,
     first: &[u8],
     end: &[u8],
