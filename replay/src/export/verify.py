@@ -444,6 +444,10 @@ def spki(key):
 SLOTS = ["DEVICE", "DEVICE:PIN", "DEVICE:BIOMETRIC", "HARDWARE"]
 
 
+KEY_CHANGES = {"ADD_HW_KEY", "ROTATE_HW_KEY", "REPLACE_HW_KEY",
+               "ADD_METHOD", "REPLACE_METHOD", "REMOVE_METHOD"}
+
+
 def key_set_hash(keys):
     found = [(slot["method"], spki(slot["key"])) for slot in keys["software"]]
     if keys["hardware"] is not None:
@@ -465,7 +469,7 @@ def transcript(name, record, event, one):
     answer = ":".join(str(part) for part in answer if part is not None)
     fields = [
         b"keytrail/transcript/v1",
-        b"activation" if activation else event["kind"].lower().encode(),
+        b"activation" if activation else event["kind"].lower().replace("_", "-").encode(),
         event["application"].bytes, record.stream, operation.bytes, event["challenge"],
         hashlib.sha256(spki(one["key"])).digest(), one["role"].encode(), one["method"].encode(),
         answer.encode(), said["client_version"].encode(),
@@ -477,7 +481,12 @@ def transcript(name, record, event, one):
     ]
     if activation:
         fields += [key_set_hash(event["keys"]), event["device_token_hash"],
-                   event["attestation_hash"]]
+                   event["attestation_hash"], event["device_hash_hash"]]
+    elif event["kind"] in KEY_CHANGES:
+        new, evidence = event["new_key"], event["attestation"]
+        fields += [(event["target"] or "HARDWARE").encode(),
+                   none if new is None else hashlib.sha256(spki(new)).digest(),
+                   none if evidence is None else evidence["hash"]]
     return lengthed(fields)
 
 
