@@ -57,8 +57,6 @@ pub enum Key {
     Erasure(Id),
     /// A set of recovery codes, by the keyed hash of its selector.
     Recovery(Bytes32),
-    /// A device; see [`crate::devices`].
-    Device(Id),
     /// A person with registrations that are not over, under the device they are on.
     DeviceUser(Id, Id),
     /// A registration that is not over, under the device that it is on.
@@ -68,6 +66,8 @@ pub enum Key {
     /// A registration with keys, under its application and the day of its last
     /// use; see [`crate::inactivity::day_of`].
     LastUsed(Id, u32, Id),
+    /// A device; see [`crate::devices`].
+    Device(Id),
 }
 
 /// A moment at which time itself must act.
